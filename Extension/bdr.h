@@ -1,0 +1,107 @@
+/*
+ * bdr.h: what the C files of the shim share. C knows PostgreSQL and decides nothing: decisions are made in Swift, which
+ * is called through bdr_engine.h and calls back through bdr_host.h.
+ */
+#ifndef BDR_H
+#define BDR_H
+
+#include "postgres.h"
+
+#include "access/xlogdefs.h"
+#include "storage/lwlock.h"
+#include "utils/timestamp.h"
+
+#include "bdr_host.h"
+#include "bdr_engine.h"
+
+#define BDR_VERSION "1.0.0"
+#define BDR_VERSION_NUM 10000
+#define BDR_EXTENSION "bdr"
+#define BDR_SCHEMA "bdr"
+#define BDR_PLUGIN "bdr"
+
+/*
+ * The error boundary. A host function called from Swift has the form
+ *
+ *	int32_t host_function(...)
+ *	{
+ *		HOST_BEGIN();
+ *		... server calls ...
+ *		HOST_END();
+ *		return BDR_OK;
+ *	}
+ *
+ * A `return` inside the block would leave PG_exception_stack dangling: set a variable (volatile if it is assigned
+ * inside the block and read after it) and return after HOST_END.
+ */
+#define HOST_BEGIN() \
+	do { \
+		MemoryContext host_caller_context = CurrentMemoryContext; \
+		volatile bool host_failed = false; \
+		if (bdr_host_error_pending()) \
+			return BDR_HOST_ERROR; \
+		PG_TRY(); \
+		{
+
+#define HOST_END() \
+		} \
+		PG_CATCH(); \
+		{ \
+			bdr_stash_error(host_caller_context); \
+			host_failed = true; \
+		} \
+		PG_END_TRY(); \
+		if (host_failed) \
+			return BDR_HOST_ERROR; \
+	} while (0)
+
+/* host_error.c */
+extern void bdr_stash_error(MemoryContext caller_context);
+extern void bdr_rethrow(void) pg_attribute_noreturn();
+extern void bdr_discard_error(void);
+
+/* Calls a Swift entry point and raises the error it left pending, if any. */
+#define ENGINE_CALL(call) \
+	do { \
+		if ((call) != 0) \
+			bdr_rethrow(); \
+	} while (0)
+
+/* bdr.c: settings */
+extern int	bdr_min_worker_backoff_delay;
+extern int	bdr_max_worker_backoff_delay;
+extern int	bdr_synchronous_commit;
+extern bool bdr_accept_connections;
+
+/* host_sql.c: lets other host functions hand out text results */
+extern BdrSqlResult *bdr_make_result(int rows, int columns);
+extern void bdr_result_set(BdrSqlResult *result, int row, int column, const char *value);
+extern void bdr_result_set_processed(BdrSqlResult *result, uint64 processed);
+
+/* workers.c */
+extern void bdr_workers_init(void);
+extern void bdr_session_hygiene(void);
+extern bool bdr_shutdown_requested(void);
+extern bool bdr_gate_refuses_writes(uint32 *node_id, int *state);
+extern bool bdr_gate_checks_identity(void);
+extern void bdr_manager_wakeup(Oid database);
+extern void bdr_supervisor_request(Oid database);
+extern bool bdr_close_database(Oid database);
+extern void bdr_reopen_database(Oid database);
+
+/* host_libpq.c: the libpq connection behind a handle, NULL for NULL */
+struct pg_conn;
+extern struct pg_conn *bdr_conn_libpq(BdrConn *conn);
+
+/* host_executor.c: closes what the applying transaction opened; commit = false after an error */
+extern void bdr_executor_end_transaction(bool commit);
+
+/* hooks.c */
+extern void bdr_hooks_init(void);
+
+/* output_plugin.c's process-wide need: nothing */
+
+/* host_process.c */
+extern void bdr_process_interrupts(void);
+
+#endif

@@ -1,0 +1,55 @@
+/*
+ * bdr_engine.h: the entry points that Swift exports (Sources/Engine, @c functions). A nonzero result means that an error
+ * is pending: the caller raises it with bdr_rethrow() (ENGINE_CALL does).
+ */
+#ifndef BDR_ENGINE_H
+#define BDR_ENGINE_H
+
+#include "bdr_host.h"
+
+/* Tests of the error boundary (Boundary/BoundaryTests.swift). */
+extern int32_t bdr_engine_boundary_test(const char *what, int64_t repetitions);
+
+/* Output plugin (Encode/). startup reads the options of START_REPLICATION and negotiates; *encoder is an opaque object
+ * owned by the decoding session, given back with bdr_engine_output_free. is_init: a slot is being created. */
+extern int32_t bdr_engine_output_startup(const BdrOption *options, int32_t noptions, bool is_init, void *output,
+										 void **encoder);
+extern void bdr_engine_output_free(void *encoder);
+/* True when changes that were first committed elsewhere (origin != 0) are wanted; read once after startup. */
+extern bool bdr_engine_output_wants_forwarded(void *encoder);
+extern int32_t bdr_engine_output_begin(void *encoder, uint32_t xid, uint64_t commit_lsn, int64_t commit_time);
+extern int32_t bdr_engine_output_relation(void *encoder, int32_t relation, const BdrRelationDesc *description);
+extern int32_t bdr_engine_output_change(void *encoder, const BdrChange *change);
+extern int32_t bdr_engine_output_truncate(void *encoder, int32_t nrelations, const int32_t *relations, bool cascade,
+										  bool restart_identity);
+/* *sent: something of this transaction was written. */
+extern int32_t bdr_engine_output_commit(void *encoder, uint64_t commit_lsn, uint64_t end_lsn, int64_t commit_time,
+										bool *sent);
+
+/* Workers (Workers/, Apply/, Sync/): return 0 when the worker is to end normally. */
+extern int32_t bdr_engine_manager_main(void);
+extern int32_t bdr_engine_apply_main(uint32_t peer);
+extern int32_t bdr_engine_join_main(void);
+
+/* Records an error of a worker that has ended its transaction (own transaction inside). */
+extern int32_t bdr_engine_record_worker_error(int32_t role, uint32_t peer, const char *sqlstate, const char *message,
+											  const char *detail, const char *context);
+
+/* SQL functions (Nodes/). Text arguments may be NULL where the SQL function allows NULL. *result: text value or NULL,
+ * freed with bdr_host_free. */
+extern int32_t bdr_engine_create_node(const char *node_name, const char *local_dsn, const char *node_kind);
+extern int32_t bdr_engine_create_node_group(const char *group_name, const char *parent_group, bool join,
+											const char *group_type);
+extern int32_t bdr_engine_join_node_group(const char *join_target_dsn, const char *group_name, bool pause_in_standby,
+										  bool wait_for_completion, const char *synchronize_structure);
+extern int32_t bdr_engine_wait_for_join_completion(bool verbose_progress);
+/* Rows (name, status, detail, hint); freed with bdr_host_sql_free. */
+extern int32_t bdr_engine_check_settings(const char *remote_dsn, BdrSqlResult **result);
+/* Internal calls between nodes: a verb and text arguments, text result (see Nodes/PeerCalls.swift). */
+extern int32_t bdr_engine_peer_call(const char *verb, int32_t nargs, const char *const *args, BdrSqlResult **result);
+extern int32_t bdr_engine_mask_dsn(const char *dsn, char **result);
+extern int32_t bdr_engine_object_name(const char *kind, const char *database, const char *group, const char *origin,
+									  const char *target, char **result);
+extern int32_t bdr_engine_wait_slot_confirm(const char *slot_name, uint64_t target_lsn);
+
+#endif

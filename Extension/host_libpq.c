@@ -1,0 +1,545 @@
+/*
+ * host_libpq.c: libpq connections for Swift, never blocking longer than the process latch allows.
+ */
+#include "bdr.h"
+
+#include "libpq-fe.h"
+#include "lib/stringinfo.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/fd.h"
+#include "storage/latch.h"
+#include "utils/memutils.h"
+#include "utils/wait_event.h"
+
+struct BdrConn
+{
+	PGconn	   *conn;
+	char	   *buffer;			/* last CopyData, freed by the next receive */
+	bool		external_fd;	/* accounted with AcquireExternalFD */
+	char		sqlstate[6];
+	char	   *message;		/* malloc'd like the rest: a connection outlives transactions */
+	char	   *detail;
+	char	   *hint;
+};
+
+PGconn *
+bdr_conn_libpq(BdrConn *conn)
+{
+	return conn ? conn->conn : NULL;
+}
+
+static void
+SetText(char **place, const char *text)
+{
+	free(*place);
+	*place = text ? strdup(text) : NULL;
+	if (*place)
+	{
+		size_t		n = strlen(*place);
+
+		while (n > 0 && ((*place)[n - 1] == '\n' || (*place)[n - 1] == ' '))
+			(*place)[--n] = '\0';
+	}
+}
+
+/* Remembers why the last call failed, from a result when there is one, else from the connection. */
+static void
+SetFailure(BdrConn *conn, const PGresult *result)
+{
+	const char *sqlstate = result ? PQresultErrorField(result, PG_DIAG_SQLSTATE) : NULL;
+	const char *primary = result ? PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY) : NULL;
+	const char *text = primary ? primary : (conn->conn ? PQerrorMessage(conn->conn) : "out of memory");
+
+	strlcpy(conn->sqlstate, sqlstate ? sqlstate : "08006", sizeof(conn->sqlstate));
+	if (text == NULL || *text == '\0')
+		text = "the connection was lost";
+	SetText(&conn->message, text);
+	SetText(&conn->detail, result ? PQresultErrorField(result, PG_DIAG_MESSAGE_DETAIL) : NULL);
+	SetText(&conn->hint, result ? PQresultErrorField(result, PG_DIAG_MESSAGE_HINT) : NULL);
+}
+
+static void
+SetFailureText(BdrConn *conn, const char *sqlstate, const char *message)
+{
+	strlcpy(conn->sqlstate, sqlstate, sizeof(conn->sqlstate));
+	SetText(&conn->message, message);
+	SetText(&conn->detail, NULL);
+	SetText(&conn->hint, NULL);
+}
+
+const char *
+bdr_host_conn_message(const BdrConn *conn)
+{
+	return conn && conn->message ? conn->message : "no connection";
+}
+
+const char *
+bdr_host_conn_sqlstate(const BdrConn *conn)
+{
+	return conn && conn->sqlstate[0] ? conn->sqlstate : "08003";
+}
+
+const char *
+bdr_host_conn_detail(const BdrConn *conn)
+{
+	return conn && conn->detail ? conn->detail : "";
+}
+
+const char *
+bdr_host_conn_hint(const BdrConn *conn)
+{
+	return conn && conn->hint ? conn->hint : "";
+}
+
+/* Waits for the socket; false when the deadline (0 = none) has passed. */
+static bool
+WaitSocket(PGconn *pgconn, int event, TimestampTz deadline)
+{
+	long		timeout = -1;
+	int			rc;
+	int			events = WL_LATCH_SET | WL_EXIT_ON_PM_DEATH | event;
+
+	if (deadline != 0)
+	{
+		timeout = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
+		if (timeout <= 0)
+			return false;
+		events |= WL_TIMEOUT;
+	}
+	rc = WaitLatchOrSocket(MyLatch, events, PQsocket(pgconn), timeout, PG_WAIT_EXTENSION);
+	if (rc & WL_LATCH_SET)
+	{
+		ResetLatch(MyLatch);
+		bdr_process_interrupts();
+	}
+	return true;
+}
+
+int32_t
+bdr_host_conn_open(const char *dsn, int32_t noptions, const char *const *keywords, const char *const *values,
+				   int32_t timeout_ms, BdrConn **conn)
+{
+	BdrConn    *c;
+	volatile int32_t outcome = BDR_REMOTE_ERROR;
+
+	*conn = NULL;
+	HOST_BEGIN();
+	{
+		TimestampTz deadline = timeout_ms > 0 ? GetCurrentTimestamp() + (TimestampTz) timeout_ms * 1000 : 0;
+		const char **all_keywords = palloc(sizeof(char *) * (noptions + 2));
+		const char **all_values = palloc(sizeof(char *) * (noptions + 2));
+		PostgresPollingStatusType poll;
+
+		c = calloc(1, sizeof(BdrConn));
+		if (c == NULL)
+			ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
+		*conn = c;
+		/* expand_dbname takes the whole DSN; later keywords win over what it says */
+		all_keywords[0] = "dbname";
+		all_values[0] = dsn;
+		for (int i = 0; i < noptions; i++)
+		{
+			all_keywords[i + 1] = keywords[i];
+			all_values[i + 1] = values[i];
+		}
+		all_keywords[noptions + 1] = NULL;
+		all_values[noptions + 1] = NULL;
+
+		if (!AcquireExternalFD())
+			SetFailureText(c, "53000", "too many open files on this server");
+		else
+		{
+			c->external_fd = true;
+			c->conn = PQconnectStartParams(all_keywords, all_values, true);
+			if (c->conn == NULL)
+				ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
+			poll = PQstatus(c->conn) == CONNECTION_BAD ? PGRES_POLLING_FAILED : PGRES_POLLING_WRITING;
+			while (poll != PGRES_POLLING_OK && poll != PGRES_POLLING_FAILED)
+			{
+				if (!WaitSocket(c->conn, poll == PGRES_POLLING_READING ? WL_SOCKET_READABLE : WL_SOCKET_WRITEABLE,
+								deadline))
+					break;
+				poll = PQconnectPoll(c->conn);
+			}
+			if (poll == PGRES_POLLING_OK && PQstatus(c->conn) == CONNECTION_OK)
+				outcome = BDR_OK;
+			else if (poll == PGRES_POLLING_FAILED)
+			{
+				SetFailure(c, NULL);
+				strlcpy(c->sqlstate, "08001", sizeof(c->sqlstate));
+			}
+			else
+				SetFailureText(c, "08001", "timeout expired while connecting");
+		}
+		pfree(all_keywords);
+		pfree(all_values);
+	}
+	HOST_END();
+	return outcome;
+}
+
+void
+bdr_host_conn_close(BdrConn *conn)
+{
+	if (conn == NULL)
+		return;
+	if (conn->buffer)
+		PQfreemem(conn->buffer);
+	if (conn->conn)
+		PQfinish(conn->conn);
+	if (conn->external_fd)
+		ReleaseExternalFD();
+	free(conn->message);
+	free(conn->detail);
+	free(conn->hint);
+	free(conn);
+}
+
+/* Waits until a result can be fetched without blocking; NULL when there is no more. */
+static PGresult *
+NextResult(BdrConn *conn)
+{
+	for (;;)
+	{
+		/* flush what is queued first, else both sides may wait for one another */
+		int			flushed = PQflush(conn->conn);
+
+		if (flushed < 0)
+			break;
+		if (!PQisBusy(conn->conn) && flushed == 0)
+			break;
+		(void) WaitSocket(conn->conn, flushed > 0 ? WL_SOCKET_READABLE | WL_SOCKET_WRITEABLE : WL_SOCKET_READABLE, 0);
+		if (PQconsumeInput(conn->conn) == 0)
+			break;
+	}
+	return PQgetResult(conn->conn);
+}
+
+static void
+CopyResult(PGresult *from, BdrSqlResult **result)
+{
+	int			rows = PQntuples(from);
+	int			columns = PQnfields(from);
+	BdrSqlResult *copy = bdr_make_result(rows, columns);
+
+	*result = copy;
+	for (int row = 0; row < rows; row++)
+		for (int column = 0; column < columns; column++)
+			bdr_result_set(copy, row, column, PQgetisnull(from, row, column) ? NULL : PQgetvalue(from, row, column));
+	bdr_result_set_processed(copy, strtoull(PQcmdTuples(from), NULL, 10));
+}
+
+/* Reads results to the end. The last good one with rows is copied out; the first failure wins. */
+static int32_t
+DrainResults(BdrConn *conn, BdrSqlResult **result)
+{
+	volatile int32_t outcome = BDR_OK;
+	PGresult   *volatile current = NULL;
+
+	PG_TRY();
+	{
+		while ((current = NextResult(conn)) != NULL)
+		{
+			ExecStatusType status = PQresultStatus(current);
+
+			if (status == PGRES_TUPLES_OK || status == PGRES_COMMAND_OK || status == PGRES_EMPTY_QUERY)
+			{
+				if (outcome == BDR_OK && result != NULL)
+				{
+					bdr_host_sql_free(*result);
+					*result = NULL;
+					CopyResult(current, result);
+				}
+			}
+			else if (status == PGRES_COPY_IN || status == PGRES_COPY_OUT || status == PGRES_COPY_BOTH)
+			{
+				PQclear(current);
+				current = NULL;
+				break;
+			}
+			else if (outcome == BDR_OK)
+			{
+				SetFailure(conn, current);
+				outcome = BDR_REMOTE_ERROR;
+			}
+			PQclear(current);
+			current = NULL;
+		}
+	}
+	PG_CATCH();
+	{
+		if (current)
+			PQclear(current);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	if (outcome == BDR_OK && PQstatus(conn->conn) != CONNECTION_OK)
+	{
+		SetFailure(conn, NULL);
+		outcome = BDR_REMOTE_ERROR;
+	}
+	return outcome;
+}
+
+int32_t
+bdr_host_conn_query(BdrConn *conn, const char *sql, int32_t nargs, const char *const *args, BdrSqlResult **result)
+{
+	volatile int32_t outcome = BDR_OK;
+
+	*result = NULL;
+	HOST_BEGIN();
+	{
+		int			sent;
+
+		if (conn == NULL || conn->conn == NULL)
+			elog(ERROR, "bdr: query on a closed connection");
+		if (nargs == 0)
+			sent = PQsendQuery(conn->conn, sql);
+		else
+			sent = PQsendQueryParams(conn->conn, sql, nargs, NULL, args, NULL, NULL, 0);
+		if (!sent)
+		{
+			SetFailure(conn, NULL);
+			outcome = BDR_REMOTE_ERROR;
+		}
+		else
+			outcome = DrainResults(conn, result);
+	}
+	HOST_END();
+	return outcome;
+}
+
+int32_t
+bdr_host_conn_start_copy_both(BdrConn *conn, const char *sql)
+{
+	volatile int32_t outcome = BDR_OK;
+
+	HOST_BEGIN();
+	{
+		PGresult   *first;
+
+		if (conn == NULL || conn->conn == NULL)
+			elog(ERROR, "bdr: query on a closed connection");
+		if (!PQsendQuery(conn->conn, sql))
+		{
+			SetFailure(conn, NULL);
+			outcome = BDR_REMOTE_ERROR;
+		}
+		else
+		{
+			first = NextResult(conn);
+			if (PQresultStatus(first) != PGRES_COPY_BOTH)
+			{
+				SetFailure(conn, first);
+				outcome = BDR_REMOTE_ERROR;
+			}
+			if (first)
+				PQclear(first);
+		}
+	}
+	HOST_END();
+	return outcome;
+}
+
+int32_t
+bdr_host_conn_receive(BdrConn *conn, const uint8_t **data, size_t *length)
+{
+	volatile int32_t outcome = BDR_RECV_NONE;
+
+	*data = NULL;
+	*length = 0;
+	HOST_BEGIN();
+	{
+		int			n;
+
+		if (conn->buffer)
+		{
+			PQfreemem(conn->buffer);
+			conn->buffer = NULL;
+		}
+		n = PQgetCopyData(conn->conn, &conn->buffer, 1);
+		if (n == 0)
+		{
+			if (PQconsumeInput(conn->conn) == 0)
+			{
+				SetFailure(conn, NULL);
+				n = -3;
+			}
+			else
+				n = PQgetCopyData(conn->conn, &conn->buffer, 1);
+		}
+		if (n > 0)
+		{
+			*data = (const uint8_t *) conn->buffer;
+			*length = (size_t) n;
+			outcome = BDR_RECV_DATA;
+		}
+		else if (n == -1)
+		{
+			/* the server ended the stream: in order, or with an error to fetch */
+			BdrSqlResult *ignored = NULL;
+
+			outcome = DrainResults(conn, &ignored) == BDR_OK ? BDR_RECV_END : BDR_RECV_FAILED;
+			bdr_host_sql_free(ignored);
+		}
+		else if (n == -2)
+		{
+			SetFailure(conn, NULL);
+			outcome = BDR_RECV_FAILED;
+		}
+		else if (n == -3)
+			outcome = BDR_RECV_FAILED;
+	}
+	HOST_END();
+	return outcome;
+}
+
+int32_t
+bdr_host_conn_send(BdrConn *conn, const uint8_t *data, size_t length)
+{
+	volatile int32_t outcome = BDR_OK;
+
+	HOST_BEGIN();
+	if (length > INT_MAX || PQputCopyData(conn->conn, (const char *) data, (int) length) <= 0 ||
+		PQflush(conn->conn) != 0)
+	{
+		SetFailure(conn, NULL);
+		outcome = BDR_REMOTE_ERROR;
+	}
+	HOST_END();
+	return outcome;
+}
+
+/* Starts a COPY; false with the failure set. */
+static bool
+BeginCopy(BdrConn *conn, const char *sql, ExecStatusType wanted)
+{
+	PGresult   *first;
+	bool		good;
+
+	if (!PQsendQuery(conn->conn, sql))
+	{
+		SetFailure(conn, NULL);
+		return false;
+	}
+	first = NextResult(conn);
+	good = PQresultStatus(first) == wanted;
+	if (!good)
+		SetFailure(conn, first);
+	if (first)
+		PQclear(first);
+	if (!good)
+	{
+		/* leave the connection idle, keeping the first failure */
+		PGresult   *rest;
+
+		while ((rest = NextResult(conn)) != NULL)
+			PQclear(rest);
+	}
+	return good;
+}
+
+int32_t
+bdr_host_conn_copy(BdrConn *from, const char *copy_out, BdrConn *to, const char *copy_in, uint64_t *rows,
+				   uint64_t *bytes, BdrConn **failed)
+{
+	BdrConn    *volatile culprit = NULL;
+
+	*rows = 0;
+	*bytes = 0;
+	*failed = NULL;
+	HOST_BEGIN();
+	{
+		char	   *volatile buffer = NULL;
+
+		if (!BeginCopy(from, copy_out, PGRES_COPY_OUT))
+			culprit = from;
+		else if (!BeginCopy(to, copy_in, PGRES_COPY_IN))
+			culprit = to;
+		else
+		{
+			BdrSqlResult *result = NULL;
+			int			n = 0;
+
+			PQsetnonblocking(to->conn, 1);
+			PG_TRY();
+			{
+				while (culprit == NULL)
+				{
+					char	   *data = NULL;
+
+					n = PQgetCopyData(from->conn, &data, 1);
+					buffer = data;
+					if (n > 0)
+					{
+						int			queued;
+						int			unsent;
+
+						*bytes += (uint64_t) n;
+						while ((queued = PQputCopyData(to->conn, data, n)) == 0)
+							(void) WaitSocket(to->conn, WL_SOCKET_WRITEABLE, 0);
+						/* all of it goes out before more is read: memory stays at one message */
+						while (queued > 0 && (unsent = PQflush(to->conn)) != 0)
+						{
+							if (unsent < 0 || PQconsumeInput(to->conn) == 0)
+							{
+								queued = -1;
+								break;
+							}
+							(void) WaitSocket(to->conn, WL_SOCKET_READABLE | WL_SOCKET_WRITEABLE, 0);
+						}
+						if (queued < 0 || PQstatus(to->conn) != CONNECTION_OK)
+						{
+							SetFailure(to, NULL);
+							culprit = to;
+						}
+						PQfreemem(data);
+						buffer = NULL;
+					}
+					else if (n == 0)
+					{
+						(void) WaitSocket(from->conn, WL_SOCKET_READABLE, 0);
+						if (PQconsumeInput(from->conn) == 0)
+						{
+							SetFailure(from, NULL);
+							culprit = from;
+						}
+					}
+					else
+						break;
+				}
+				if (culprit == NULL)
+				{
+					if (DrainResults(from, &result) != BDR_OK)
+						culprit = from;
+					bdr_host_sql_free(result);
+					result = NULL;
+				}
+				/* an unfinished source must never look like the end of the data */
+				while (PQputCopyEnd(to->conn, culprit == NULL ? NULL : "the source of the copy failed") == 0)
+					(void) WaitSocket(to->conn, WL_SOCKET_WRITEABLE, 0);
+				PQsetnonblocking(to->conn, 0);
+				if (DrainResults(to, &result) != BDR_OK)
+				{
+					/* when the source failed first, that is the reason to show */
+					if (culprit == NULL)
+						culprit = to;
+				}
+				else if (culprit == NULL && result != NULL)
+					*rows = bdr_host_sql_processed(result);
+				bdr_host_sql_free(result);
+			}
+			PG_CATCH();
+			{
+				if (buffer)
+					PQfreemem(buffer);
+				PG_RE_THROW();
+			}
+			PG_END_TRY();
+		}
+		*failed = culprit;
+	}
+	HOST_END();
+	return culprit ? BDR_REMOTE_ERROR : BDR_OK;
+}

@@ -1,0 +1,242 @@
+/*
+ * host_xact.c: transactions, WAL positions and the replication origin, for Swift.
+ */
+#include "bdr.h"
+
+#include "access/commit_ts.h"
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "access/xlogrecovery.h"
+#include "catalog/pg_control.h"
+#include "commands/dbcommands.h"
+#include "common/pg_prng.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "replication/origin.h"
+#include "replication/worker_internal.h"
+#include "utils/guc.h"
+#include "utils/snapmgr.h"
+
+int32_t
+bdr_host_xact_begin(void)
+{
+	HOST_BEGIN();
+	if (IsTransactionState())
+		elog(ERROR, "bdr: a transaction is already in progress");
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	HOST_END();
+	return BDR_OK;
+}
+
+int32_t
+bdr_host_xact_commit(void)
+{
+	HOST_BEGIN();
+	if (ActiveSnapshotSet())
+		PopActiveSnapshot();
+	CommitTransactionCommand();
+	HOST_END();
+	return BDR_OK;
+}
+
+/*
+ * Aborts even while an error is pending: that is when it is needed. Failing here would leave nothing sane to do, so errors
+ * of the abort itself replace nothing.
+ */
+int32_t
+bdr_host_xact_abort(void)
+{
+	AbortCurrentTransaction();
+	return BDR_OK;
+}
+
+bool
+bdr_host_in_xact(void)
+{
+	return IsTransactionState();
+}
+
+int64_t
+bdr_host_now(void)
+{
+	return GetCurrentTimestamp();
+}
+
+uint64_t
+bdr_host_flushed_lsn(void)
+{
+	return RecoveryInProgress() ? 0 : GetFlushRecPtr(NULL);
+}
+
+uint64_t
+bdr_host_inserted_lsn(void)
+{
+	return RecoveryInProgress() ? 0 : GetXLogInsertRecPtr();
+}
+
+int32_t
+bdr_host_origin_setup(const char *origin_name, uint64_t *remote_lsn)
+{
+	HOST_BEGIN();
+	{
+		RepOriginId origin;
+		bool		own = !IsTransactionState();
+
+		if (own)
+			StartTransactionCommand();
+		origin = replorigin_by_name(origin_name, false);
+#if PG_VERSION_NUM >= 160000
+		replorigin_session_setup(origin, 0);
+#else
+		replorigin_session_setup(origin);
+#endif
+		replorigin_session_origin = origin;
+		*remote_lsn = replorigin_session_get_progress(false);
+		if (own)
+			CommitTransactionCommand();
+	}
+	HOST_END();
+	return BDR_OK;
+}
+
+int32_t
+bdr_host_apply_begin(uint64_t remote_lsn, int64_t commit_time)
+{
+	HOST_BEGIN();
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	/* set from the start: an error in between aborts, and an aborted transaction advances nothing */
+	replorigin_session_origin_lsn = remote_lsn;
+	replorigin_session_origin_timestamp = commit_time;
+	HOST_END();
+	return BDR_OK;
+}
+
+int32_t
+bdr_host_apply_commit(uint64_t remote_end_lsn, int64_t commit_time, uint64_t *local_end)
+{
+	*local_end = 0;
+	HOST_BEGIN();
+	bdr_executor_end_transaction(true);
+	if (ActiveSnapshotSet())
+		PopActiveSnapshot();
+	replorigin_session_origin_lsn = remote_end_lsn;
+	replorigin_session_origin_timestamp = commit_time;
+	if (TransactionIdIsValid(GetTopTransactionIdIfAny()))
+	{
+		CommitTransactionCommand();
+		*local_end = XactLastCommitEnd;
+	}
+	else
+	{
+		/*
+		 * Everything was skipped, so no commit record will carry the progress. Without one a restart would only make the origin
+		 * send this transaction again, which is skipped again.
+		 */
+		CommitTransactionCommand();
+	}
+	HOST_END();
+	return BDR_OK;
+}
+
+/* ---- this server and database ---- */
+
+const char *
+bdr_host_setting(const char *name)
+{
+	const char *volatile value = NULL;
+
+	if (bdr_host_error_pending())
+		return NULL;
+	PG_TRY();
+	{
+		value = GetConfigOption(name, true, false);
+	}
+	PG_CATCH();
+	{
+		bdr_stash_error(CurrentMemoryContext);
+	}
+	PG_END_TRY();
+	return value;
+}
+
+int32_t
+bdr_host_setting_int(const char *name, int32_t fallback)
+{
+	const char *value = bdr_host_setting(name);
+	char	   *end;
+	long		number;
+
+	if (value == NULL || *value == '\0')
+		return fallback;
+	errno = 0;
+	number = strtol(value, &end, 10);
+	if (errno != 0 || *end != '\0' || number < PG_INT32_MIN || number > PG_INT32_MAX)
+		return fallback;
+	return (int32_t) number;
+}
+
+int32_t
+bdr_host_server_version(void)
+{
+	/* the running server's, which may be a later minor than the headers */
+	return bdr_host_setting_int("server_version_num", PG_VERSION_NUM);
+}
+
+uint32_t
+bdr_host_database_oid(void)
+{
+	return MyDatabaseId;
+}
+
+const char *
+bdr_host_database_name(void)
+{
+	const char *volatile name = NULL;
+
+	if (bdr_host_error_pending())
+		return NULL;
+	PG_TRY();
+	{
+		name = get_database_name(MyDatabaseId);
+	}
+	PG_CATCH();
+	{
+		bdr_stash_error(CurrentMemoryContext);
+	}
+	PG_END_TRY();
+	return name;
+}
+
+uint64_t
+bdr_host_system_identifier(void)
+{
+	return GetSystemIdentifier();
+}
+
+int64_t
+bdr_host_start_time(void)
+{
+	return PgStartTime;
+}
+
+int32_t
+bdr_host_encoding(void)
+{
+	return GetDatabaseEncoding();
+}
+
+const char *
+bdr_host_encoding_name(void)
+{
+	return GetDatabaseEncodingName();
+}
+
+uint32_t
+bdr_host_random(void)
+{
+	return pg_prng_uint32(&pg_global_prng_state);
+}

@@ -1,0 +1,347 @@
+/*
+ * bdr_host.h: the host interface, all that Swift may ask of the server.
+ *
+ * No PostgreSQL header is included: only plain data and function declarations, so that Swift never parses a
+ * structure of the server. Defined in Extension/host_*.c.
+ *
+ * Error boundary: a function that returns int32_t returns BDR_OK (0) or a positive outcome of its own when it worked,
+ * and BDR_HOST_ERROR (-1) when the server raised an ERROR. The error is then *pending*: stashed by the boundary, and
+ * every further host call fails at once with BDR_HOST_ERROR. Swift unwinds its frames by throwing and returns nonzero
+ * from its entry point; the C entry point raises the pending error again. Nothing ever jumps over a Swift frame.
+ *
+ * Threads: none. Every call comes from the process's main thread.
+ */
+#ifndef BDR_HOST_H
+#define BDR_HOST_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define BDR_OK 0
+#define BDR_HOST_ERROR (-1)
+
+/* ---- errors (host_error.c) ------------------------------------------------------------------------------------ */
+
+/* Makes a Swift error the pending one, unless an error is pending already. Strings are copied; detail, hint and
+ * context may be NULL. sqlstate has five characters. Never fails and never raises. */
+void bdr_host_error_set(const char *sqlstate, const char *message, const char *detail, const char *hint,
+						const char *context);
+/* Adds a line to the context of the pending error. */
+void bdr_host_error_add_context(const char *context);
+/* True while an error is pending. */
+bool bdr_host_error_pending(void);
+/* SQLSTATE (five characters) and message of the pending error, for logs; "" when none is pending. */
+const char *bdr_host_error_sqlstate(void);
+const char *bdr_host_error_message(void);
+
+enum { BDR_LOG_DEBUG = 0, BDR_LOG_LOG = 1, BDR_LOG_NOTICE = 2, BDR_LOG_WARNING = 3, BDR_LOG_INFO = 4 };
+
+/* ereport below ERROR. sqlstate, detail and hint may be NULL. */
+int32_t bdr_host_log(int32_t level, const char *sqlstate, const char *message, const char *detail, const char *hint);
+/* CHECK_FOR_INTERRUPTS inside the boundary. */
+int32_t bdr_host_check_interrupts(void);
+/* Raises an ERROR of the server on purpose (tests of the boundary). */
+int32_t bdr_host_raise_for_test(const char *sqlstate, const char *message, const char *detail, const char *hint);
+
+/* ---- SQL inside this backend (host_sql.c) --------------------------------------------------------------------- */
+
+typedef struct BdrSqlResult BdrSqlResult;
+
+/* Runs one statement through SPI; must be inside a transaction. Arguments are passed as text ($1::text …, NULL =
+ * SQL NULL). On BDR_OK *result owns copies of all values as text; free it with bdr_host_sql_free. */
+int32_t bdr_host_sql(const char *sql, int32_t nargs, const char *const *args, BdrSqlResult **result);
+int32_t bdr_host_sql_rows(const BdrSqlResult *result);
+int32_t bdr_host_sql_columns(const BdrSqlResult *result);
+/* The value as text, or NULL for SQL NULL and for places outside the result. Owned by the result. */
+const char *bdr_host_sql_value(const BdrSqlResult *result, int32_t row, int32_t column);
+uint64_t bdr_host_sql_processed(const BdrSqlResult *result);
+void bdr_host_sql_free(BdrSqlResult *result);
+
+/* ---- transactions and positions (host_xact.c) ----------------------------------------------------------------- */
+
+int32_t bdr_host_xact_begin(void);
+int32_t bdr_host_xact_commit(void);
+int32_t bdr_host_xact_abort(void);
+bool bdr_host_in_xact(void);
+
+int64_t bdr_host_now(void);			  /* µs since 2000-01-01 UTC */
+uint64_t bdr_host_flushed_lsn(void);  /* local WAL flushed up to here */
+uint64_t bdr_host_inserted_lsn(void); /* local WAL inserted up to here */
+
+/* Replication origin of this session (apply worker). */
+int32_t bdr_host_origin_setup(const char *origin_name, uint64_t *remote_lsn);
+
+/* Apply transactions. begin: starts a local transaction for a remote one. commit: commits it with the remote end LSN and
+ * commit time in its commit record; *local_end is the end of the local commit record, 0 when nothing was written (then
+ * the progress of the origin was still made durable as far as PostgreSQL can without a commit record: not at all). */
+int32_t bdr_host_apply_begin(uint64_t remote_lsn, int64_t commit_time);
+int32_t bdr_host_apply_commit(uint64_t remote_end_lsn, int64_t commit_time, uint64_t *local_end);
+
+/* ---- libpq connections (host_libpq.c) ------------------------------------------------------------------------- */
+
+typedef struct BdrConn BdrConn;
+
+enum { BDR_REMOTE_ERROR = 1 };
+
+/* Opens a connection, waiting on the latch so that it can be cancelled. dsn may be key/value or URI; options are further
+ * keyword/value pairs that win over it. On failure returns BDR_REMOTE_ERROR and *conn still has to be closed: its
+ * error text is bdr_host_conn_message. timeout in ms, 0 = none. */
+int32_t bdr_host_conn_open(const char *dsn, int32_t noptions, const char *const *keywords, const char *const *values,
+						   int32_t timeout_ms, BdrConn **conn);
+void bdr_host_conn_close(BdrConn *conn);
+/* Last error of the connection: message without trailing newline, SQLSTATE ("08006" for a lost connection), detail and hint ("" when none). */
+const char *bdr_host_conn_message(const BdrConn *conn);
+const char *bdr_host_conn_sqlstate(const BdrConn *conn);
+const char *bdr_host_conn_detail(const BdrConn *conn);
+const char *bdr_host_conn_hint(const BdrConn *conn);
+/* Runs one statement (text arguments; nargs 0 uses the simple protocol, needed for replication commands) and waits on
+ * the latch. BDR_OK or BDR_REMOTE_ERROR. */
+int32_t bdr_host_conn_query(BdrConn *conn, const char *sql, int32_t nargs, const char *const *args,
+							BdrSqlResult **result);
+/* Sends a statement that ends in COPY BOTH (START_REPLICATION). */
+int32_t bdr_host_conn_start_copy_both(BdrConn *conn, const char *sql);
+
+enum { BDR_RECV_NONE = 0, BDR_RECV_DATA = 1, BDR_RECV_END = 2, BDR_RECV_FAILED = 3 };
+
+/* Next CopyData without waiting. BDR_RECV_DATA: *data stays valid until the next receive or close. */
+int32_t bdr_host_conn_receive(BdrConn *conn, const uint8_t **data, size_t *length);
+/* Sends one CopyData and flushes it; BDR_OK or BDR_REMOTE_ERROR. */
+int32_t bdr_host_conn_send(BdrConn *conn, const uint8_t *data, size_t length);
+/* Pumps a COPY from one connection into another: `copy_out` runs COPY … TO STDOUT on `from`, `copy_in` COPY … FROM STDIN
+ * on `to`. BDR_OK, or BDR_REMOTE_ERROR with *failed naming the connection that failed. */
+int32_t bdr_host_conn_copy(BdrConn *from, const char *copy_out, BdrConn *to, const char *copy_in, uint64_t *rows,
+						   uint64_t *bytes, BdrConn **failed);
+/* Quotes; returns memory of the current memory context, or NULL with a pending error. */
+const char *bdr_host_quote_identifier(const char *name);
+const char *bdr_host_quote_literal(const char *text);
+
+/* ---- waiting and processes (host_process.c) ------------------------------------------------------------------- */
+
+enum { BDR_WAIT_LATCH = 1, BDR_WAIT_SOCKET = 2, BDR_WAIT_TIMEOUT = 4, BDR_WAIT_SHUTDOWN = 8 };
+
+/* Waits for the latch, the connection's socket (conn may be NULL) or the timeout (ms, -1 = none); handles interrupts and
+ * configuration reload. Returns a set of BDR_WAIT_*; BDR_WAIT_SHUTDOWN when the worker was asked to stop. */
+int32_t bdr_host_wait(BdrConn *conn, int64_t timeout_ms);
+/* Runs a program (path looked up beside this server's binaries) and waits on the latch. argv and extra environment
+ * ("NAME=value") end with NULL. Output of the program goes to *output (last 8 kB, memory of the result, free with
+ * bdr_host_free). Returns the exit status 0…255, or 256 + signal. */
+int32_t bdr_host_run_program(const char *program, const char *const *argv, const char *const *environment,
+							 char **output);
+void bdr_host_free(void *memory);
+/* A path for a temporary file that the server removes by itself at its next start. */
+int32_t bdr_host_temp_path(const char *suffix, char *buffer, size_t size);
+int32_t bdr_host_remove_file(const char *path);
+
+/* ---- this server and database --------------------------------------------------------------------------------- */
+
+const char *bdr_host_setting(const char *name); /* value of a GUC, NULL when unknown; valid until the next call */
+int32_t bdr_host_setting_int(const char *name, int32_t fallback);
+int32_t bdr_host_server_version(void);			/* 150020 */
+uint32_t bdr_host_database_oid(void);
+const char *bdr_host_database_name(void);		/* inside a transaction */
+uint64_t bdr_host_system_identifier(void);
+int64_t bdr_host_start_time(void);				/* of the postmaster, µs since 2000 */
+int32_t bdr_host_encoding(void);
+const char *bdr_host_encoding_name(void);
+uint32_t bdr_host_random(void);
+
+/* ---- workers (workers.c) -------------------------------------------------------------------------------------- */
+
+enum { BDR_ROLE_MANAGER = 1, BDR_ROLE_APPLY = 2, BDR_ROLE_JOIN = 3 };
+
+typedef struct BdrWorkerInfo
+{
+	int32_t in_use;
+	int32_t running;
+	int32_t role;
+	uint32_t peer;			/* node id the worker is for (apply), else 0 */
+	int32_t pid;
+	int32_t failed;			/* ended with an error since the manager last looked */
+	char sqlstate[6];		/* of that error */
+	int64_t ended_at;
+} BdrWorkerInfo;
+
+/* The worker of this database with that role and peer; in_use = 0 when there is none. */
+int32_t bdr_host_worker_info(int32_t role, uint32_t peer, BdrWorkerInfo *info);
+/* Starts one; BDR_OK, or 1 when no worker slot of the server is free. */
+int32_t bdr_host_worker_start(int32_t role, uint32_t peer, const char *name);
+/* Asks one to stop (SIGTERM). */
+int32_t bdr_host_worker_stop(int32_t role, uint32_t peer);
+/* Peers (node ids) for which this database has apply worker entries. Returns the count. */
+int32_t bdr_host_worker_peers(uint32_t *peers, int32_t capacity);
+/* True when this database's workers shall stop (DROP DATABASE is waiting). */
+bool bdr_host_database_closing(void);
+/* Tells the other processes of the server what state the local node of this database is in (gate for writes). */
+int32_t bdr_host_publish_node(uint32_t node_id, int32_t state, bool refuse_writes, bool check_identity);
+
+enum { BDR_SUB_STARTING = 0, BDR_SUB_CATCHUP = 1, BDR_SUB_REPLICATING = 2, BDR_SUB_DOWN = 3, BDR_SUB_ERROR = 4 };
+
+/* Progress of this apply worker, for the views. LSNs of the origin; times in µs since 2000. */
+void bdr_host_progress_status(int32_t status);
+void bdr_host_progress_received(uint64_t receive_lsn, uint64_t receive_commit_lsn);
+void bdr_host_progress_applied(uint64_t remote_lsn, int64_t commit_time);
+void bdr_host_progress_flushed(uint64_t remote_lsn);
+enum { BDR_COUNT_INSERT = 0, BDR_COUNT_UPDATE, BDR_COUNT_DELETE, BDR_COUNT_TRUNCATE, BDR_COUNT_COMMIT, BDR_COUNT_CONFLICT,
+	   BDR_COUNT_MISSING, BDR_COUNT_KINDS };
+void bdr_host_progress_count(int32_t kind, uint64_t n);
+
+/* ---- replication slots (host_slot.c) -------------------------------------------------------------------------- */
+
+/* Drops a logical slot of this database if it exists, ending a walsender that still holds it. */
+int32_t bdr_host_slot_drop(const char *name);
+
+/* ---- output plugin (output_plugin.c) -------------------------------------------------------------------------- */
+
+typedef struct BdrOption
+{
+	const char *name;
+	const char *value;		/* NULL for an option without a value */
+} BdrOption;
+
+/* One column of a relation, as described to a peer. */
+typedef struct BdrColumnDesc
+{
+	const char *name;
+	const char *type_namespace;
+	const char *type_name;
+	uint32_t builtin_type;	/* OID if initdb made the type, else 0 */
+	uint32_t type;			/* OID on this server */
+	int32_t typmod;
+	int16_t attlen;
+	uint8_t attalign;		/* 'c' 's' 'i' 'd' */
+	uint8_t by_value;
+	uint8_t key;			/* part of the replica identity */
+	uint8_t binary_io;		/* may travel in binary: built-in, not composite/enum/domain/reg*, has send and receive */
+} BdrColumnDesc;
+
+typedef struct BdrRelationDesc
+{
+	uint32_t oid;			/* of the relation the WAL names */
+	const char *namespace_name;
+	const char *name;		/* of the root when it is a partition */
+	uint8_t replica_identity;	/* 'd' 'n' 'f' 'i' */
+	uint8_t plain_layout;	/* no dropped and no generated column: rows may travel raw */
+	int32_t ncolumns;		/* live, non-generated columns */
+	const BdrColumnDesc *columns;
+} BdrRelationDesc;
+
+enum { BDR_VALUE_NULL = 'n', BDR_VALUE_UNCHANGED = 'u', BDR_VALUE_BINARY = 'b', BDR_VALUE_TEXT = 't' };
+
+/* One value in transit. data of 'b' and 't' is followed by a NUL byte that length does not count when it comes from the
+ * wire; values made by the host need not have it. */
+typedef struct BdrValue
+{
+	const uint8_t *data;
+	uint32_t length;
+	uint8_t kind;
+} BdrValue;
+
+/* A heap tuple as the WAL had it. */
+typedef struct BdrTuple
+{
+	const void *handle;		/* for bdr_host_tuple_values */
+	const uint8_t *bitmap;	/* NULL when it has no NULLs */
+	const uint8_t *data;	/* user data area */
+	uint32_t data_length;
+	uint16_t attributes;
+	uint8_t has_nulls;
+	uint8_t has_varwidth;
+	uint8_t has_external;
+} BdrTuple;
+
+enum { BDR_INSERT = 1, BDR_UPDATE = 2, BDR_DELETE = 3 };
+
+typedef struct BdrChange
+{
+	int32_t action;
+	int32_t relation;		/* number given by bdr_engine_output_relation's caller */
+	const void *relation_handle;
+	const BdrTuple *old_tuple;	/* NULL when WAL has none */
+	const BdrTuple *new_tuple;
+} BdrChange;
+
+/* Values of the described columns of a tuple: binary where `binary[i]`, else text; memory lasts until the end of the
+ * callback. keys_only: other columns come as NULL. */
+int32_t bdr_host_tuple_values(const void *relation_handle, const void *tuple_handle, const uint8_t *binary,
+							  bool keys_only, int32_t ncolumns, BdrValue *values);
+/* One network write of the output plugin; last: nothing more follows in this callback. */
+int32_t bdr_host_output_write(void *output, const uint8_t *prefix, size_t prefix_length, const uint8_t *data,
+							  size_t length, bool last);
+
+/* ---- applying rows (host_executor.c) -------------------------------------------------------------------------- */
+
+typedef struct BdrRel BdrRel;
+
+typedef struct BdrRemoteRelation
+{
+	const char *namespace_name;
+	const char *name;
+	uint8_t replica_identity;
+	uint8_t raw_possible;
+	int32_t ncolumns;
+	const BdrColumnDesc *columns;
+} BdrRemoteRelation;
+
+enum { BDR_REL_OK = 0, BDR_REL_MISSING = 1, BDR_REL_WRONG_KIND = 2, BDR_REL_COLUMNS_MISSING = 3, BDR_REL_NO_KEY = 4 };
+
+typedef struct BdrRelationInfo
+{
+	int32_t status;			/* BDR_REL_* */
+	uint32_t oid;
+	uint8_t relkind;
+	uint8_t same_layout;	/* raw rows can be adopted as they are */
+	uint8_t has_key;		/* an identity index or FULL lookup is possible */
+	int32_t missing_column;	/* index of the first remote column that does not exist here, with BDR_REL_COLUMNS_MISSING */
+} BdrRelationInfo;
+
+/* A row in transit: columns (ncolumns values in the order of the remote relation), or a raw area already validated. */
+typedef struct BdrRow
+{
+	const BdrValue *values;	/* NULL for a raw row */
+	int32_t ncolumns;
+	const uint8_t *bitmap;
+	const uint8_t *data;
+	uint32_t data_length;
+	uint16_t attributes;
+	uint8_t has_nulls;
+	uint8_t has_varwidth;
+	uint8_t deep_check;		/* has compressed values whose content must be checked */
+} BdrRow;
+
+/* What was found under a key. */
+typedef struct BdrFound
+{
+	int32_t found;			/* 0 none, 1 one row, 2 several rows under different unique keys */
+	int32_t by_identity;	/* found under the replica identity / primary key */
+	int32_t own_transaction;	/* written by this very transaction */
+	int32_t has_version;	/* commit time and origin are known */
+	int64_t commit_time;	/* µs since 2000 */
+	uint32_t origin;		/* local replication origin number; 0 = written here */
+	uint32_t index;			/* OID of the unique index */
+} BdrFound;
+
+/* Resolves a remote relation to a local one and caches the mapping under a handle that lives until bdr_host_rel_free;
+ * it is revalidated by itself when the local schema changes. Inside a transaction. */
+int32_t bdr_host_rel_open(const BdrRemoteRelation *remote, BdrRel **rel, BdrRelationInfo *info);
+/* To be called before the first use in each transaction and cheap afterwards: locks the relation and refreshes info if the
+ * local definition changed. */
+int32_t bdr_host_rel_use(BdrRel *rel, BdrRelationInfo *info);
+void bdr_host_rel_free(BdrRel *rel);
+
+enum { BDR_DONE = 0, BDR_CONFLICT = 1 };
+
+/* Inserts a row unless a row with the same value of any unique key exists: then BDR_CONFLICT, with *found, and the
+ * located row is held for bdr_host_update_found. */
+int32_t bdr_host_insert(BdrRel *rel, const BdrRow *row, BdrFound *found);
+/* Inserts up to n raw rows; stops before the first that has a conflict. *done rows were inserted. Returns BDR_DONE, or
+ * BDR_CONFLICT when row *done has to go through bdr_host_insert. */
+int32_t bdr_host_insert_batch(BdrRel *rel, const BdrRow *rows, int32_t n, int32_t *done);
+/* Finds and locks the row that `key` names: by replica identity index, primary key, or whole-row comparison. */
+int32_t bdr_host_find(BdrRel *rel, const BdrRow *key, BdrFound *found);
+/* Updates / deletes the row located last by bdr_host_find or bdr_host_insert. Unchanged values keep their local value. */
+int32_t bdr_host_update_found(BdrRel *rel, const BdrRow *row);
+int32_t bdr_host_delete_found(BdrRel *rel);
+int32_t bdr_host_truncate(BdrRel *const *rels, int32_t n, bool cascade, bool restart_identity);
+
+#endif

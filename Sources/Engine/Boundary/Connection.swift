@@ -1,0 +1,114 @@
+// A libpq connection to another node (or back to this one), waiting on the process latch so that cancel, shutdown and DROP
+// DATABASE are answered while a peer is silent.
+
+internal import CHost
+
+/// What a remote server or the way to it answered.
+struct RemoteError: Error {
+    var sqlstate: String
+    var message: String
+    var detail: String
+    var hint: String
+
+    /// The remote failure as an error of this server, saying what was being done.
+    func asError(_ doing: String, hint: String? = nil) -> BdrError {
+        BdrError(
+            self.sqlstate, "\(doing): \(self.message)", detail: self.detail.isEmpty ? nil : self.detail,
+            hint: hint ?? (self.hint.isEmpty ? nil : self.hint))
+    }
+}
+
+final class Connection {
+    private var handle: OpaquePointer?
+
+    /// Opens a connection; throws `RemoteError` when the server can't be reached or refuses.
+    /// - Parameters:
+    ///   - dsn: libpq key/value or URI string.
+    ///   - options: keywords that win over the DSN's.
+    ///   - timeout: milliseconds, 0 for none.
+    init(dsn: String, options: [(String, String)] = [], timeout: Int32 = 30_000) throws {
+        var connection: OpaquePointer?
+        let status = try withCStrings(options.map { $0.0 }) { keywords in
+            try withCStrings(options.map { $0.1 }) { values in
+                try host(
+                    bdr_host_conn_open(dsn, Int32(clamping: options.count), keywords, values, timeout, &connection))
+            }
+        }
+        self.handle = connection
+        if status != BDR_OK {
+            throw self.lastError
+        }
+    }
+
+    deinit {
+        self.close()
+    }
+
+    func close() {
+        if let handle = self.handle {
+            bdr_host_conn_close(handle)
+            self.handle = nil
+        }
+    }
+
+    var raw: OpaquePointer? { self.handle }
+
+    var lastError: RemoteError {
+        RemoteError(
+            sqlstate: String(cString: bdr_host_conn_sqlstate(self.handle)),
+            message: String(cString: bdr_host_conn_message(self.handle)),
+            detail: String(cString: bdr_host_conn_detail(self.handle)),
+            hint: String(cString: bdr_host_conn_hint(self.handle)))
+    }
+
+    /// Runs one statement with text arguments; without arguments by the simple protocol (replication commands need it).
+    @discardableResult
+    func query(_ sql: String, _ arguments: [String?] = []) throws -> Rows {
+        var result: OpaquePointer?
+        let status = try withCStrings(arguments) { pointers in
+            try host(bdr_host_conn_query(self.handle, sql, Int32(clamping: arguments.count), pointers, &result))
+        }
+        let rows = Rows(adopting: result)
+        if status != BDR_OK {
+            throw self.lastError
+        }
+        return rows
+    }
+
+    /// Sends START_REPLICATION.
+    func startCopyBoth(_ sql: String) throws {
+        if try host(bdr_host_conn_start_copy_both(self.handle, sql)) != BDR_OK {
+            throw self.lastError
+        }
+    }
+
+    enum Received {
+        case nothing
+        /// Valid until the next receive.
+        case data(UnsafeRawBufferPointer)
+        case end
+    }
+
+    /// The next CopyData without waiting.
+    func receive() throws -> Received {
+        var data: UnsafePointer<UInt8>?
+        var length = 0
+        switch try host(bdr_host_conn_receive(self.handle, &data, &length)) {
+        case Int32(BDR_RECV_DATA):
+            return .data(UnsafeRawBufferPointer(start: data, count: length))
+        case Int32(BDR_RECV_NONE):
+            return .nothing
+        case Int32(BDR_RECV_END):
+            return .end
+        default:
+            throw self.lastError
+        }
+    }
+
+    func send(_ bytes: UnsafeRawBufferPointer) throws {
+        let pointer = bytes.bindMemory(to: UInt8.self)
+        if try host(bdr_host_conn_send(self.handle, pointer.baseAddress, pointer.count)) != BDR_OK {
+            throw self.lastError
+        }
+    }
+}
