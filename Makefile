@@ -1,0 +1,45 @@
+# bdr: multi-master logical replication for PostgreSQL 15.
+#
+#   make                  builds bdr.so (needs scripts/install-dependencies once)
+#   make install          installs it beside the server of PG_CONFIG (DESTDIR is honoured)
+#   make demo             installs what is missing, builds, starts two nodes and lets them replicate both ways
+#   make demo-stop        stops and removes what `make demo` started
+#   make check            installs what is missing, builds and runs all tests
+#   make check-swift | check-regress | check-tap [TESTS='001_walk 008_crash']
+#
+# PG_CONFIG=… chooses another server, CC=clang another C compiler, BUILD=… another folder for what is built.
+# The rules that make and install the module are in Extension/pgxs.mk: they need the server's headers, which the targets
+# below may first have to install.
+
+SHELL = /bin/bash
+PG_CONFIG ?= $(firstword $(wildcard /usr/lib/postgresql/15/bin/pg_config) pg_config)
+BUILD ?= .build
+export PG_CONFIG BUILD
+
+MODULE_TARGETS = all install installdirs uninstall bdr.so
+
+.PHONY: $(MODULE_TARGETS) clean dependencies demo demo-stop check check-swift check-regress check-tap
+.DEFAULT_GOAL := all
+
+$(MODULE_TARGETS):
+	@scripts/install-dependencies --check-only build
+	@$(MAKE) --no-print-directory -f Extension/pgxs.mk $@
+
+dependencies:
+	@scripts/install-dependencies check
+
+demo:
+	@scripts/install-dependencies build
+	@$(MAKE) --no-print-directory all
+	@scripts/demo start
+
+demo-stop:
+	@scripts/demo stop
+
+check check-swift check-regress check-tap:
+	@scripts/install-dependencies check
+	@$(MAKE) --no-print-directory all
+	@scripts/check $(if $(filter check,$@),swift regress tap,$(@:check-%=%))
+
+clean:
+	rm -rf $(BUILD)
