@@ -329,7 +329,8 @@ int32_t bdr_host_rel_open(const BdrRemoteRelation *remote, BdrRel **rel, BdrRela
 int32_t bdr_host_rel_use(BdrRel *rel, BdrRelationInfo *info);
 void bdr_host_rel_free(BdrRel *rel);
 
-enum { BDR_DONE = 0, BDR_CONFLICT = 1 };
+/* BDR_RETRY: the located row changed meanwhile; locate and decide again. */
+enum { BDR_DONE = 0, BDR_CONFLICT = 1, BDR_RETRY = 2 };
 
 /* Inserts a row unless a row with the same value of any unique key exists: then BDR_CONFLICT, with *found, and the
  * located row is held for bdr_host_update_found. */

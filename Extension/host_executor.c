@@ -1,0 +1,1791 @@
+/*
+ * host_executor.c: finds and writes rows for the apply worker, with the server's executor.
+ *
+ * Three layers. A BdrRel maps one remote relation to a local one and lives as long as the stream. A Target is that relation
+ * opened for the current transaction: locked, indexes open, executor state ready; it is made at the first row and closed at
+ * commit, so that a run of rows pays for it once. A Leaf is where rows of the target really live: the table itself, or one
+ * partition of it.
+ *
+ * A located row is not locked: the write is done against exactly the version that was looked at, and when somebody else got
+ * there first the caller is told to look again (BDR_RETRY). That saves a lock record in WAL for each row.
+ *
+ * Everything that may run a user's code (triggers, defaults, index expressions, CHECK constraints, input functions of
+ * domains) runs as the owner of the table in a security-restricted operation.
+ */
+#include "bdr.h"
+
+#include "access/commit_ts.h"
+#include "access/detoast.h"
+#include "access/genam.h"
+#include "access/heapam.h"
+#include "access/htup_details.h"
+#include "access/nbtree.h"
+#include "access/relscan.h"
+#include "access/stratnum.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/tupconvert.h"
+#include "access/xact.h"
+#include "catalog/catalog.h"
+#include "catalog/index.h"
+#include "catalog/namespace.h"
+#include "catalog/partition.h"
+#include "catalog/pg_am.h"
+#include "catalog/pg_inherits.h"
+#include "catalog/pg_type.h"
+#include "commands/tablecmds.h"
+#include "commands/trigger.h"
+#include "common/int.h"
+#include "executor/execPartition.h"
+#include "executor/executor.h"
+#include "executor/nodeModifyTable.h"
+#include "lib/ilist.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "nodes/makefuncs.h"
+#include "optimizer/optimizer.h"
+#include "rewrite/rewriteHandler.h"
+#include "storage/lmgr.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/datum.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+#include "utils/typcache.h"
+
+#include "compat_executor.h"
+
+/* How one remote column reaches its local one. */
+typedef struct ColumnMap
+{
+	int			attribute;		/* local attribute number - 1, or -1: not here, or computed here */
+	bool		missing;		/* no such column here */
+	Oid			type;			/* local type */
+	int32		typmod;
+	bool		same_type;		/* local type is the built-in type that travels, with the same modifier */
+	bool		functions_ready;
+	FmgrInfo	input;
+	FmgrInfo	receive;
+	Oid			input_param;
+	Oid			receive_param;
+	/* of the type that travels, for a conversion through text */
+	bool		remote_ready;
+	FmgrInfo	remote_output;
+	FmgrInfo	remote_receive;
+	Oid			remote_param;
+} ColumnMap;
+
+/* An index that can find a row by the columns a peer sends. */
+typedef struct KeyIndex
+{
+	Relation	index;
+	int			nkeys;
+	AttrNumber	attributes[INDEX_MAX_KEYS];
+	ScanKeyData keys[INDEX_MAX_KEYS];
+	bool		recheck;		/* not unique: compare the whole row */
+} KeyIndex;
+
+typedef struct Leaf
+{
+	ResultRelInfo *info;
+	Relation	relation;
+	bool		close_indexes;	/* we opened them */
+	AttrMap    *from_root;		/* root's columns to ours, NULL when equal */
+	AttrMap    *to_root;
+	KeyIndex   *key;			/* NULL: sequential scan */
+	bool		key_known;
+	List	   *arbiters;		/* OIDs of unique indexes to probe before an insert */
+	TupleTableSlot *search;
+	TupleTableSlot *row;		/* new version */
+	TupleTableSlot *found;		/* located version */
+	bool		is_found;
+	int			nremote_keys;	/* key attributes (ours) for a scan without index */
+	bool	   *is_remote_key;	/* by attribute */
+	EPQState	epq;
+} Leaf;
+
+typedef struct Target
+{
+	BdrRel	   *rel;
+	Relation	relation;
+	EState	   *estate;
+	ResultRelInfo *info;
+	ModifyTableState *mtstate;	/* partitioned only */
+	PartitionTupleRouting *routing;
+	TupleTableSlot *row;		/* virtual, root's columns */
+	TupleTableSlot *raw;		/* heap tuple, root's columns */
+	Leaf	   *leaf;			/* of a plain table, or the last one used */
+	List	   *leaves;
+	bool		has_triggers;
+	/* defaults of local columns the peer doesn't have */
+	int			ndefaults;
+	int		   *default_attributes;
+	ExprState **defaults;
+	MemoryContext row_context;	/* reset for each row */
+	BulkInsertState bulk;
+	TupleTableSlot **batch;
+	int			batch_size;
+} Target;
+
+struct BdrRel
+{
+	dlist_node	node;
+	MemoryContext context;
+	MemoryContext map_context;
+	char	   *namespace_name;
+	char	   *name;
+	uint8		replica_identity;
+	bool		raw_possible;
+	int			ncolumns;
+	BdrColumnDesc *columns;
+	TupleDesc	raw_desc;		/* layout of a raw row as the peer described it */
+
+	bool		valid;
+	Oid			oid;
+	Oid			owner;
+	BdrRelationInfo info;
+	ColumnMap  *map;
+	Target	   *target;			/* in this transaction */
+};
+
+static dlist_head all_rels = DLIST_STATIC_INIT(all_rels);
+static bool callbacks_registered = false;
+static List *open_targets = NIL;	/* in TopTransactionContext */
+static bool wrote_since_increment = false;
+
+/* ---- cache invalidation and ends of transactions -------------------------------------------------------------- */
+
+static void
+InvalidateRelation(Datum arg, Oid relid)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &all_rels)
+	{
+		BdrRel	   *rel = dlist_container(BdrRel, node, iter.cur);
+
+		if (relid == InvalidOid || rel->oid == relid || !OidIsValid(rel->oid))
+			rel->valid = false;
+	}
+}
+
+static void
+InvalidateAll(Datum arg, int cacheid, uint32 hashvalue)
+{
+	InvalidateRelation(arg, InvalidOid);
+}
+
+static void
+ForgetTargets(void)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &all_rels)
+		dlist_container(BdrRel, node, iter.cur)->target = NULL;
+	open_targets = NIL;
+	wrote_since_increment = false;
+}
+
+static void
+AtEndOfTransaction(XactEvent event, void *arg)
+{
+	/* after an abort the resource owner has closed what was open, and the memory went with the transaction */
+	if (event == XACT_EVENT_ABORT || event == XACT_EVENT_COMMIT || event == XACT_EVENT_PREPARE)
+		ForgetTargets();
+}
+
+static void
+RegisterCallbacks(void)
+{
+	if (callbacks_registered)
+		return;
+	CacheRegisterRelcacheCallback(InvalidateRelation, (Datum) 0);
+	CacheRegisterSyscacheCallback(NAMESPACEOID, InvalidateAll, (Datum) 0);
+	CacheRegisterSyscacheCallback(TYPEOID, InvalidateAll, (Datum) 0);
+	RegisterXactCallback(AtEndOfTransaction, NULL);
+	callbacks_registered = true;
+}
+
+/* ---- acting as the owner -------------------------------------------------------------------------------------- */
+
+typedef struct SavedUser
+{
+	Oid			user;
+	int			context;
+} SavedUser;
+
+static void
+BecomeOwner(Oid owner, SavedUser *saved)
+{
+	GetUserIdAndSecContext(&saved->user, &saved->context);
+	SetUserIdAndSecContext(owner, saved->context | SECURITY_RESTRICTED_OPERATION);
+}
+
+/* On an error the abort of the transaction restores the user. */
+static void
+BecomeOurselves(const SavedUser *saved)
+{
+	SetUserIdAndSecContext(saved->user, saved->context);
+}
+
+/* ---- mapping a remote relation -------------------------------------------------------------------------------- */
+
+/*
+ * Resolves names. Columns map by name; a local generated column is computed here whatever the peer sends.
+ */
+static void
+MapRelation(BdrRel *rel)
+{
+	Oid			schema;
+	Relation	local;
+	TupleDesc	desc;
+	bool		same = rel->raw_possible;
+	int			live = 0;
+	MemoryContext old;
+
+	MemoryContextReset(rel->map_context);
+	rel->map = NULL;
+	memset(&rel->info, 0, sizeof(rel->info));
+	rel->info.missing_column = -1;
+	rel->oid = InvalidOid;
+	/* set first: an invalidation that arrives while we look must not be lost */
+	rel->valid = true;
+
+	schema = get_namespace_oid(rel->namespace_name, true);
+	if (OidIsValid(schema))
+		rel->oid = get_relname_relid(rel->name, schema);
+	if (!OidIsValid(rel->oid))
+	{
+		rel->info.status = BDR_REL_MISSING;
+		rel->valid = false;		/* look again next time */
+		return;
+	}
+	local = try_relation_open(rel->oid, RowExclusiveLock);
+	if (local == NULL)
+	{
+		rel->oid = InvalidOid;
+		rel->info.status = BDR_REL_MISSING;
+		rel->valid = false;
+		return;
+	}
+	rel->info.oid = rel->oid;
+	rel->info.relkind = local->rd_rel->relkind;
+	rel->owner = local->rd_rel->relowner;
+	if (local->rd_rel->relkind != RELKIND_RELATION && local->rd_rel->relkind != RELKIND_PARTITIONED_TABLE)
+	{
+		rel->info.status = BDR_REL_WRONG_KIND;
+		relation_close(local, NoLock);
+		return;
+	}
+
+	desc = RelationGetDescr(local);
+	old = MemoryContextSwitchTo(rel->map_context);
+	rel->map = palloc0(sizeof(ColumnMap) * Max(rel->ncolumns, 1));
+	for (int i = 0; i < rel->ncolumns; i++)
+	{
+		ColumnMap  *map = &rel->map[i];
+		BdrColumnDesc *column = &rel->columns[i];
+
+		map->attribute = -1;
+		map->missing = true;
+		for (int a = 0; a < desc->natts; a++)
+		{
+			Form_pg_attribute attribute = TupleDescAttr(desc, a);
+
+			if (attribute->attisdropped || strcmp(NameStr(attribute->attname), column->name) != 0)
+				continue;
+			map->missing = false;
+			if (attribute->attgenerated)
+				same = false;
+			else
+				map->attribute = a;
+			map->type = attribute->atttypid;
+			map->typmod = attribute->atttypmod;
+			map->same_type = column->builtin_type != 0 && attribute->atttypid == column->builtin_type &&
+				(attribute->atttypmod == column->typmod || attribute->atttypmod < 0);
+			if (a != i || !map->same_type)
+				same = false;
+			break;
+		}
+		if (map->missing)
+		{
+			same = false;
+			if (rel->info.missing_column < 0)
+			{
+				rel->info.missing_column = i;
+				rel->info.status = BDR_REL_COLUMNS_MISSING;
+			}
+		}
+	}
+	for (int a = 0; a < desc->natts; a++)
+	{
+		Form_pg_attribute attribute = TupleDescAttr(desc, a);
+
+		if (attribute->attisdropped || attribute->attgenerated)
+			same = false;
+		else
+			live++;
+	}
+	rel->info.same_layout = same && live == rel->ncolumns && live == desc->natts;
+	MemoryContextSwitchTo(old);
+	relation_close(local, NoLock);
+}
+
+static void
+FillInfo(BdrRel *rel, BdrRelationInfo *info)
+{
+	*info = rel->info;
+}
+
+int32_t
+bdr_host_rel_open(const BdrRemoteRelation *remote, BdrRel **result, BdrRelationInfo *info)
+{
+	*result = NULL;
+	HOST_BEGIN();
+	{
+		MemoryContext context,
+					old;
+		BdrRel	   *rel;
+
+		RegisterCallbacks();
+		context = AllocSetContextCreate(TopMemoryContext, "bdr relation", ALLOCSET_SMALL_SIZES);
+		old = MemoryContextSwitchTo(context);
+		rel = palloc0(sizeof(BdrRel));
+		rel->context = context;
+		rel->map_context = AllocSetContextCreate(context, "bdr relation map", ALLOCSET_SMALL_SIZES);
+		rel->namespace_name = pstrdup(remote->namespace_name);
+		rel->name = pstrdup(remote->name);
+		rel->replica_identity = remote->replica_identity;
+		rel->raw_possible = remote->raw_possible;
+		rel->ncolumns = remote->ncolumns;
+		rel->columns = palloc0(sizeof(BdrColumnDesc) * Max(remote->ncolumns, 1));
+		for (int i = 0; i < remote->ncolumns; i++)
+		{
+			rel->columns[i] = remote->columns[i];
+			rel->columns[i].name = pstrdup(remote->columns[i].name);
+			rel->columns[i].type_namespace = pstrdup(remote->columns[i].type_namespace);
+			rel->columns[i].type_name = pstrdup(remote->columns[i].type_name);
+		}
+		if (rel->raw_possible)
+		{
+			rel->raw_desc = CreateTemplateTupleDesc(rel->ncolumns);
+			for (int i = 0; i < rel->ncolumns; i++)
+			{
+				/* raw rows hold only types that are built in on both sides: our own pg_type describes them */
+				TupleDescInitEntry(rel->raw_desc, i + 1, rel->columns[i].name, rel->columns[i].builtin_type, -1, 0);
+			}
+		}
+		MemoryContextSwitchTo(old);
+		dlist_push_tail(&all_rels, &rel->node);
+		*result = rel;
+		MapRelation(rel);
+		FillInfo(rel, info);
+	}
+	HOST_END();
+	return BDR_OK;
+}
+
+void
+bdr_host_rel_free(BdrRel *rel)
+{
+	if (rel == NULL)
+		return;
+	dlist_delete(&rel->node);
+	if (rel->target)
+		rel->target->rel = NULL;
+	MemoryContextDelete(rel->context);
+}
+
+/* ---- opening and closing for a transaction -------------------------------------------------------------------- */
+
+static void
+PrepareColumn(BdrRel *rel, ColumnMap *map)
+{
+	MemoryContext old = MemoryContextSwitchTo(rel->map_context);
+	Oid			function;
+
+	getTypeInputInfo(map->type, &function, &map->input_param);
+	fmgr_info(function, &map->input);
+	map->functions_ready = true;
+	MemoryContextSwitchTo(old);
+}
+
+static void
+PrepareReceive(BdrRel *rel, ColumnMap *map)
+{
+	if (map->receive.fn_oid == InvalidOid)
+	{
+		MemoryContext old = MemoryContextSwitchTo(rel->map_context);
+		Oid			function;
+
+		getTypeBinaryInputInfo(map->type, &function, &map->receive_param);
+		fmgr_info(function, &map->receive);
+		MemoryContextSwitchTo(old);
+	}
+}
+
+static void
+PrepareRemote(BdrRel *rel, ColumnMap *map, Oid type)
+{
+	if (!map->remote_ready)
+	{
+		MemoryContext old = MemoryContextSwitchTo(rel->map_context);
+		Oid			function;
+		bool		varlena;
+
+		getTypeOutputInfo(type, &function, &varlena);
+		fmgr_info(function, &map->remote_output);
+		getTypeBinaryInputInfo(type, &function, &map->remote_param);
+		fmgr_info(function, &map->remote_receive);
+		map->remote_ready = true;
+		MemoryContextSwitchTo(old);
+	}
+}
+
+/* Equality on one index column, as the index itself sees it. */
+static bool
+InitKey(Relation index, int column, ScanKey key)
+{
+	Oid			family = index->rd_opfamily[column];
+	Oid			type = index->rd_opcintype[column];
+	Oid			op = get_opfamily_member(family, type, type, BTEqualStrategyNumber);
+
+	if (!OidIsValid(op))
+		return false;
+	ScanKeyInit(key, column + 1, BTEqualStrategyNumber, get_opcode(op), (Datum) 0);
+	key->sk_collation = index->rd_indcollation[column];
+	key->sk_subtype = type;
+	return true;
+}
+
+/*
+ * Chooses the index to find rows by: one whose columns the peer sends as key. The replica identity first, then the
+ * primary key, any unique index, and last (for whole-row keys) any index with a recheck of the whole row.
+ */
+static void
+ChooseKey(Target *target, Leaf *leaf)
+{
+	Oid			identity = RelationGetReplicaIndex(leaf->relation);
+	Oid			primary = leaf->relation->rd_pkindex;
+	int			best = -1,
+				best_rank = 0;
+	TupleDesc	desc = RelationGetDescr(leaf->relation);
+	BdrRel	   *rel = target->rel;
+
+	leaf->key_known = true;
+	leaf->is_remote_key = palloc0(sizeof(bool) * Max(desc->natts, 1));
+	leaf->nremote_keys = 0;
+	for (int i = 0; i < rel->ncolumns; i++)
+	{
+		int			a = rel->map[i].attribute;
+
+		if (a < 0 || (rel->replica_identity != REPLICA_IDENTITY_FULL && !rel->columns[i].key))
+			continue;
+		if (leaf->from_root)
+		{
+			/* root attribute number to ours */
+			int			mine = -1;
+
+			for (int m = 0; m < leaf->from_root->maplen; m++)
+				if (leaf->from_root->attnums[m] == a + 1)
+					mine = m;
+			a = mine;
+		}
+		if (a >= 0)
+		{
+			leaf->is_remote_key[a] = true;
+			leaf->nremote_keys++;
+		}
+	}
+	for (int i = 0; i < leaf->info->ri_NumIndices; i++)
+	{
+		Relation	index = leaf->info->ri_IndexRelationDescs[i];
+		Form_pg_index form;
+		int			rank;
+		bool		usable = true;
+
+		if (index == NULL)
+			continue;
+		form = index->rd_index;
+		if (index->rd_rel->relam != BTREE_AM_OID || !form->indisvalid || !form->indisready || !form->indislive ||
+			!heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred, NULL) ||
+			!heap_attisnull(index->rd_indextuple, Anum_pg_index_indexprs, NULL))
+			continue;
+		for (int k = 0; k < form->indnkeyatts; k++)
+		{
+			AttrNumber	attribute = form->indkey.values[k];
+
+			if (attribute <= 0 || !leaf->is_remote_key[attribute - 1])
+			{
+				usable = false;
+				break;
+			}
+		}
+		if (!usable)
+			continue;
+		if (form->indexrelid == identity)
+			rank = 5;
+		else if (form->indexrelid == primary)
+			rank = 4;
+		else if (form->indisunique && form->indimmediate)
+			rank = 3;
+		else if (rel->replica_identity == REPLICA_IDENTITY_FULL)
+			rank = 1;
+		else
+			continue;
+		if (rank > best_rank)
+		{
+			best = i;
+			best_rank = rank;
+		}
+	}
+	if (best >= 0)
+	{
+		Relation	index = leaf->info->ri_IndexRelationDescs[best];
+		KeyIndex   *key = palloc0(sizeof(KeyIndex));
+
+		key->index = index;
+		key->nkeys = index->rd_index->indnkeyatts;
+		key->recheck = best_rank < 3;
+		for (int k = 0; k < key->nkeys; k++)
+		{
+			key->attributes[k] = index->rd_index->indkey.values[k];
+			if (!InitKey(index, k, &key->keys[k]))
+				return;
+		}
+		leaf->key = key;
+	}
+}
+
+static Leaf *
+MakeLeaf(Target *target, ResultRelInfo *info)
+{
+	Leaf	   *leaf = palloc0(sizeof(Leaf));
+	EState	   *estate = target->estate;
+
+	leaf->info = info;
+	leaf->relation = info->ri_RelationDesc;
+	if (info->ri_RelationDesc->rd_rel->relkind != RELKIND_RELATION)
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("cannot apply changes to \"%s\": it is not an ordinary table",
+						RelationGetRelationName(info->ri_RelationDesc)),
+				 errdetail("A row was routed to a partition of another kind, for example a foreign table.")));
+	if (leaf->relation != target->relation)
+	{
+		/* maps are NULL when the columns agree */
+		leaf->from_root = build_attrmap_by_name_if_req(RelationGetDescr(target->relation),
+													   RelationGetDescr(leaf->relation)
+#if PG_VERSION_NUM >= 160000
+													   ,false
+#endif
+			);
+		leaf->to_root = build_attrmap_by_name_if_req(RelationGetDescr(leaf->relation),
+													 RelationGetDescr(target->relation)
+#if PG_VERSION_NUM >= 160000
+													 ,false
+#endif
+			);
+	}
+	/*
+	 * Open again for speculative use: that prepares the operators with which ExecCheckIndexConstraints probes. Routing may
+	 * have opened the indexes without.
+	 */
+	if (info->ri_NumIndices > 0 || info->ri_IndexRelationDescs != NULL)
+		ExecCloseIndices(info);
+	info->ri_NumIndices = 0;
+	info->ri_IndexRelationDescs = NULL;
+	info->ri_IndexRelationInfo = NULL;
+	ExecOpenIndices(info, true);
+	leaf->close_indexes = true;
+	for (int i = 0; i < info->ri_NumIndices; i++)
+	{
+		Relation	index = info->ri_IndexRelationDescs[i];
+
+		if (index && index->rd_index->indisunique && index->rd_index->indimmediate && index->rd_index->indisready)
+		{
+			/* the replica identity first: a conflict on it is the one to report */
+			if (index->rd_index->indexrelid == RelationGetReplicaIndex(leaf->relation))
+				leaf->arbiters = lcons_oid(index->rd_index->indexrelid, leaf->arbiters);
+			else
+				leaf->arbiters = lappend_oid(leaf->arbiters, index->rd_index->indexrelid);
+		}
+	}
+	leaf->search = ExecInitExtraTupleSlot(estate, RelationGetDescr(leaf->relation), &TTSOpsVirtual);
+	leaf->row = ExecInitExtraTupleSlot(estate, RelationGetDescr(leaf->relation), &TTSOpsVirtual);
+	leaf->found = table_slot_create(leaf->relation, &estate->es_tupleTable);
+	EvalPlanQualInit(&leaf->epq, estate, NULL, NIL, -1
+#if PG_VERSION_NUM >= 160000
+					 ,NIL
+#endif
+		);
+	target->leaves = lappend(target->leaves, leaf);
+	return leaf;
+}
+
+/* Default expressions of the local columns that the peer does not have. */
+static void
+PrepareDefaults(Target *target)
+{
+	TupleDesc	desc = RelationGetDescr(target->relation);
+	BdrRel	   *rel = target->rel;
+
+	target->default_attributes = palloc(sizeof(int) * Max(desc->natts, 1));
+	target->defaults = palloc(sizeof(ExprState *) * Max(desc->natts, 1));
+	for (int a = 0; a < desc->natts; a++)
+	{
+		Form_pg_attribute attribute = TupleDescAttr(desc, a);
+		bool		mapped = false;
+		Expr	   *expression;
+
+		if (attribute->attisdropped || attribute->attgenerated)
+			continue;
+		for (int i = 0; i < rel->ncolumns && !mapped; i++)
+			mapped = rel->map[i].attribute == a;
+		if (mapped)
+			continue;
+		expression = (Expr *) build_column_default(target->relation, a + 1);
+		if (expression != NULL)
+		{
+			expression = expression_planner(expression);
+			target->defaults[target->ndefaults] = ExecInitExpr(expression, NULL);
+			target->default_attributes[target->ndefaults] = a;
+			target->ndefaults++;
+		}
+	}
+}
+
+static Target *
+OpenTarget(BdrRel *rel)
+{
+	MemoryContext old;
+	Target	   *target;
+	RangeTblEntry *entry;
+
+	old = MemoryContextSwitchTo(TopTransactionContext);
+	target = palloc0(sizeof(Target));
+	target->rel = rel;
+	target->relation = table_open(rel->oid, RowExclusiveLock);
+	target->estate = CreateExecutorState();
+	MemoryContextSwitchTo(target->estate->es_query_cxt);
+
+	entry = makeNode(RangeTblEntry);
+	entry->rtekind = RTE_RELATION;
+	entry->relid = rel->oid;
+	entry->relkind = target->relation->rd_rel->relkind;
+	entry->rellockmode = AccessShareLock;
+#if PG_VERSION_NUM >= 180000
+	ExecInitRangeTable(target->estate, list_make1(entry), NIL, bms_make_singleton(1));
+#elif PG_VERSION_NUM >= 160000
+	ExecInitRangeTable(target->estate, list_make1(entry), NIL);
+#else
+	ExecInitRangeTable(target->estate, list_make1(entry));
+#endif
+	target->info = makeNode(ResultRelInfo);
+	InitResultRelInfo(target->info, target->relation, 1, NULL, 0);
+	target->estate->es_opened_result_relations =
+		lappend(target->estate->es_opened_result_relations, target->info);
+	target->row = ExecInitExtraTupleSlot(target->estate, RelationGetDescr(target->relation), &TTSOpsVirtual);
+	target->raw = ExecInitExtraTupleSlot(target->estate, RelationGetDescr(target->relation), &TTSOpsHeapTuple);
+	target->row_context = AllocSetContextCreate(target->estate->es_query_cxt, "bdr row", ALLOCSET_DEFAULT_SIZES);
+	target->has_triggers = target->info->ri_TrigDesc != NULL;
+	PrepareDefaults(target);
+	if (target->relation->rd_rel->relkind == RELKIND_PARTITIONED_TABLE)
+	{
+		target->has_triggers = true;	/* of partitions, perhaps */
+		target->mtstate = makeNode(ModifyTableState);
+		target->mtstate->ps.plan = NULL;
+		target->mtstate->ps.state = target->estate;
+		target->mtstate->operation = CMD_INSERT;
+		target->mtstate->resultRelInfo = target->info;
+		target->mtstate->rootResultRelInfo = target->info;
+		target->routing = ExecSetupPartitionTupleRouting(target->estate, target->relation);
+	}
+	else
+		target->leaf = MakeLeaf(target, target->info);
+	MemoryContextSwitchTo(TopTransactionContext);
+	open_targets = lappend(open_targets, target);
+	MemoryContextSwitchTo(old);
+	rel->target = target;
+	return target;
+}
+
+static void
+CloseTargets(void)
+{
+	ListCell   *cell;
+
+	foreach(cell, open_targets)
+	{
+		Target	   *target = lfirst(cell);
+		ListCell   *leaf_cell;
+
+		if (target->bulk)
+			FreeBulkInsertState(target->bulk);
+		foreach(leaf_cell, target->leaves)
+		{
+			Leaf	   *leaf = lfirst(leaf_cell);
+
+			EvalPlanQualEnd(&leaf->epq);
+			if (leaf->close_indexes && leaf->relation == target->relation)
+				ExecCloseIndices(leaf->info);
+		}
+		for (int i = 0; i < target->batch_size; i++)
+			ExecDropSingleTupleTableSlot(target->batch[i]);
+		if (target->routing)
+			ExecCleanupTupleRouting(target->mtstate, target->routing);
+		ExecResetTupleTable(target->estate->es_tupleTable, false);
+		table_close(target->relation, NoLock);
+		FreeExecutorState(target->estate);
+		if (target->rel)
+			target->rel->target = NULL;
+	}
+	list_free(open_targets);
+	open_targets = NIL;
+}
+
+void
+bdr_executor_end_transaction(bool commit)
+{
+	if (commit)
+		CloseTargets();
+	ForgetTargets();
+}
+
+int32_t
+bdr_host_rel_use(BdrRel *rel, BdrRelationInfo *info)
+{
+	HOST_BEGIN();
+	AcceptInvalidationMessages();
+	if (rel->target == NULL)
+	{
+		/* lock before looking: the definition can't change under the lock */
+		for (int tries = 0;; tries++)
+		{
+			if (!rel->valid)
+				MapRelation(rel);
+			if (rel->info.status == BDR_REL_MISSING || rel->info.status == BDR_REL_WRONG_KIND)
+				break;
+			LockRelationOid(rel->oid, RowExclusiveLock);
+			if (rel->valid)
+				break;
+			if (tries > 100)
+				elog(ERROR, "definition of relation \"%s.%s\" does not settle", rel->namespace_name, rel->name);
+		}
+		if (rel->info.status == BDR_REL_OK || rel->info.status == BDR_REL_COLUMNS_MISSING)
+			(void) OpenTarget(rel);
+	}
+	FillInfo(rel, info);
+	HOST_END();
+	return BDR_OK;
+}
+
+static Target *
+UseTarget(BdrRel *rel)
+{
+	if (rel == NULL || rel->target == NULL)
+		elog(ERROR, "bdr: relation is not open in this transaction");
+	ResetPerTupleExprContext(rel->target->estate);
+	MemoryContextReset(rel->target->row_context);
+	return rel->target;
+}
+
+/* ---- building rows -------------------------------------------------------------------------------------------- */
+
+static void
+CheckRowShape(BdrRel *rel, const BdrRow *row)
+{
+	if (row->values != NULL ? row->ncolumns != rel->ncolumns :
+		(row->attributes != rel->ncolumns || rel->raw_desc == NULL))
+		ereport(ERROR,
+				(errcode(ERRCODE_PROTOCOL_VIOLATION),
+				 errmsg("a row of \"%s.%s\" does not have the columns that were described", rel->namespace_name,
+						rel->name)));
+}
+
+/* A heap tuple around a raw area; the area was validated against the described layout. */
+static HeapTuple
+MakeRawTuple(const BdrRow *row)
+{
+	Size		bitmap = row->has_nulls ? BITMAPLEN(row->attributes) : 0;
+	Size		hoff = MAXALIGN(SizeofHeapTupleHeader + bitmap);
+	Size		length = hoff + row->data_length;
+	HeapTuple	tuple = palloc(HEAPTUPLESIZE + length);
+	HeapTupleHeader header = (HeapTupleHeader) ((char *) tuple + HEAPTUPLESIZE);
+
+	tuple->t_len = length;
+	ItemPointerSetInvalid(&tuple->t_self);
+	tuple->t_tableOid = InvalidOid;
+	tuple->t_data = header;
+	memset(header, 0, hoff);
+	HeapTupleHeaderSetNatts(header, row->attributes);
+	header->t_hoff = hoff;
+	ItemPointerSetInvalid(&header->t_ctid);
+	if (row->has_nulls)
+	{
+		header->t_infomask |= HEAP_HASNULL;
+		memcpy(header->t_bits, row->bitmap, bitmap);
+	}
+	if (row->has_varwidth)
+		header->t_infomask |= HEAP_HASVARWIDTH;
+	memcpy((char *) header + hoff, row->data, row->data_length);
+	return tuple;
+}
+
+/* Looks into compressed values: bounds were checked, but what they hold was not. */
+static void
+DeepCheck(BdrRel *rel, TupleDesc desc, Datum *values, bool *nulls)
+{
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute attribute = TupleDescAttr(desc, i);
+
+		if (attribute->attlen == -1 && !nulls[i] && VARATT_IS_COMPRESSED(DatumGetPointer(values[i])))
+		{
+			struct varlena *plain = PG_DETOAST_DATUM(values[i]);
+
+			if (attribute->atttypid == TEXTOID || attribute->atttypid == VARCHAROID || attribute->atttypid == BPCHAROID)
+				(void) pg_verifymbstr(VARDATA_ANY(plain), VARSIZE_ANY_EXHDR(plain), false);
+			else if (attribute->atttypid == NUMERICOID)
+				ereport(ERROR,
+						(errcode(ERRCODE_PROTOCOL_VIOLATION),
+						 errmsg("compressed numeric value in a raw row of \"%s.%s\"", rel->namespace_name, rel->name)));
+			pfree(plain);
+		}
+	}
+}
+
+/* Through text, for a column whose type differs here. */
+static Datum
+ConvertDatum(BdrRel *rel, ColumnMap *map, BdrColumnDesc *column, Datum value)
+{
+	PrepareRemote(rel, map, column->builtin_type);
+	return InputFunctionCall(&map->input, OutputFunctionCall(&map->remote_output, value), map->input_param,
+							 map->typmod);
+}
+
+static Datum
+ReceiveDatum(FmgrInfo *function, const BdrValue *value, Oid param, int32 typmod, BdrColumnDesc *column)
+{
+	StringInfoData buffer;
+	Datum		result;
+
+	/* the wire put a NUL behind the value, as receive functions may expect */
+	buffer.data = (char *) value->data;
+	buffer.len = value->length;
+	buffer.maxlen = value->length + 1;
+	buffer.cursor = 0;
+	result = ReceiveFunctionCall(function, &buffer, param, typmod);
+	if (buffer.cursor != buffer.len)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_BINARY_REPRESENTATION),
+				 errmsg("incorrect binary data format in column \"%s\"", column->name)));
+	return result;
+}
+
+static void
+MissingColumn(BdrRel *rel, BdrColumnDesc *column)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_COLUMN),
+			 errmsg("column \"%s\" of table \"%s.%s\" does not exist on this node, and the peer sent a value for it",
+					column->name, rel->namespace_name, rel->name),
+			 errhint("Add the column here, for example with ALTER TABLE %s ADD COLUMN %s %s; replication then goes on by itself.",
+					 quote_qualified_identifier(rel->namespace_name, rel->name), quote_identifier(column->name),
+					 column->type_name)));
+}
+
+/*
+ * Puts the sent values into a slot of the target's (root's) columns. provided[a] tells which attributes were sent; others
+ * are left as they are. Memory: current context.
+ */
+static void
+StoreValues(Target *target, const BdrRow *row, Datum *values, bool *nulls, bool *provided)
+{
+	BdrRel	   *rel = target->rel;
+	Datum	   *raw_values = NULL;
+	bool	   *raw_nulls = NULL;
+
+	CheckRowShape(rel, row);
+	if (row->values == NULL)
+	{
+		HeapTuple	tuple = MakeRawTuple(row);
+
+		raw_values = palloc(sizeof(Datum) * Max(rel->ncolumns, 1));
+		raw_nulls = palloc(sizeof(bool) * Max(rel->ncolumns, 1));
+		heap_deform_tuple(tuple, rel->raw_desc, raw_values, raw_nulls);
+		if (row->deep_check)
+			DeepCheck(rel, rel->raw_desc, raw_values, raw_nulls);
+	}
+	for (int i = 0; i < rel->ncolumns; i++)
+	{
+		ColumnMap  *map = &rel->map[i];
+		BdrColumnDesc *column = &rel->columns[i];
+		int			a = map->attribute;
+		uint8		kind = row->values ? row->values[i].kind : (raw_nulls[i] ? BDR_VALUE_NULL : 0);
+
+		if (map->missing && kind != BDR_VALUE_NULL && kind != BDR_VALUE_UNCHANGED)
+			MissingColumn(rel, column);
+		if (a < 0 || kind == BDR_VALUE_UNCHANGED)
+			continue;
+		provided[a] = true;
+		if (kind == BDR_VALUE_NULL)
+		{
+			nulls[a] = true;
+			values[a] = (Datum) 0;
+			/* a domain may refuse NULL */
+			if (get_typtype(map->type) == TYPTYPE_DOMAIN)
+			{
+				if (!map->functions_ready)
+					PrepareColumn(rel, map);
+				(void) InputFunctionCall(&map->input, NULL, map->input_param, map->typmod);
+			}
+			continue;
+		}
+		nulls[a] = false;
+		if (!map->functions_ready)
+			PrepareColumn(rel, map);
+		if (kind == BDR_VALUE_TEXT)
+			values[a] = InputFunctionCall(&map->input, (char *) row->values[i].data, map->input_param, map->typmod);
+		else if (kind == BDR_VALUE_BINARY)
+		{
+			if (column->builtin_type == 0 || column->builtin_type == map->type)
+			{
+				PrepareReceive(rel, map);
+				values[a] = ReceiveDatum(&map->receive, &row->values[i], map->receive_param, map->typmod, column);
+			}
+			else
+			{
+				PrepareRemote(rel, map, column->builtin_type);
+				values[a] = ConvertDatum(rel, map, column,
+										 ReceiveDatum(&map->remote_receive, &row->values[i], map->remote_param, -1,
+													  column));
+			}
+		}
+		else
+		{
+			if (map->same_type)
+				values[a] = raw_values[i];
+			else
+				values[a] = ConvertDatum(rel, map, column, raw_values[i]);
+		}
+	}
+}
+
+/* A full row for an insert, in the root's columns. */
+static TupleTableSlot *
+BuildInsertRow(Target *target, const BdrRow *row)
+{
+	TupleTableSlot *slot;
+	TupleDesc	desc = RelationGetDescr(target->relation);
+	MemoryContext old = MemoryContextSwitchTo(target->row_context);
+	bool	   *provided;
+
+	if (row->values == NULL && target->rel->info.same_layout)
+	{
+		CheckRowShape(target->rel, row);
+		slot = target->raw;
+		ExecClearTuple(slot);
+		ExecStoreHeapTuple(MakeRawTuple(row), slot, false);
+		if (row->deep_check)
+		{
+			slot_getallattrs(slot);
+			DeepCheck(target->rel, desc, slot->tts_values, slot->tts_isnull);
+		}
+		MemoryContextSwitchTo(old);
+		return slot;
+	}
+	slot = target->row;
+	ExecClearTuple(slot);
+	for (int a = 0; a < desc->natts; a++)
+	{
+		slot->tts_values[a] = (Datum) 0;
+		slot->tts_isnull[a] = true;
+	}
+	provided = palloc0(sizeof(bool) * Max(desc->natts, 1));
+	StoreValues(target, row, slot->tts_values, slot->tts_isnull, provided);
+	if (target->ndefaults > 0)
+	{
+		ExprContext *econtext = GetPerTupleExprContext(target->estate);
+
+		for (int i = 0; i < target->ndefaults; i++)
+		{
+			int			a = target->default_attributes[i];
+
+			slot->tts_values[a] = ExecEvalExpr(target->defaults[i], econtext, &slot->tts_isnull[a]);
+		}
+	}
+	ExecStoreVirtualTuple(slot);
+	MemoryContextSwitchTo(old);
+	return slot;
+}
+
+/* Finds the leaf for a row in the root's columns; *converted is the row in the leaf's. */
+static Leaf *
+RouteRow(Target *target, TupleTableSlot *row, TupleTableSlot **converted, bool to_search)
+{
+	ResultRelInfo *info;
+	Leaf	   *leaf = NULL;
+	ListCell   *cell;
+	MemoryContext old;
+
+	if (target->routing == NULL)
+	{
+		*converted = row;
+		return target->leaf;
+	}
+	old = MemoryContextSwitchTo(GetPerTupleMemoryContext(target->estate));
+	info = ExecFindPartition(target->mtstate, target->info, target->routing, row, target->estate);
+	MemoryContextSwitchTo(old);
+	foreach(cell, target->leaves)
+	{
+		if (((Leaf *) lfirst(cell))->info == info)
+		{
+			leaf = lfirst(cell);
+			break;
+		}
+	}
+	if (leaf == NULL)
+	{
+		old = MemoryContextSwitchTo(target->estate->es_query_cxt);
+		leaf = MakeLeaf(target, info);
+		MemoryContextSwitchTo(old);
+	}
+	target->leaf = leaf;
+	if (leaf->from_root)
+		*converted = execute_attr_map_slot(leaf->from_root, row, to_search ? leaf->search : leaf->row);
+	else if (to_search)
+		*converted = row;
+	else
+		*converted = row;
+	return leaf;
+}
+
+/* ---- finding -------------------------------------------------------------------------------------------------- */
+
+static void
+IncrementIfWritten(void)
+{
+	if (wrote_since_increment)
+	{
+		CommandCounterIncrement();
+		wrote_since_increment = false;
+	}
+}
+
+/*
+ * Does a candidate equal the searched row in the columns that were sent? First by the exact stored values: rows that were
+ * replicated are equal to the bit. `loosely` asks the types' own equality instead, for values that travelled as text or
+ * were stored differently; types without equality (json, xml, point) are equal only exactly.
+ */
+static bool
+RowMatches(Leaf *leaf, TupleTableSlot *candidate, TupleTableSlot *search, bool loosely)
+{
+	TupleDesc	desc = RelationGetDescr(leaf->relation);
+
+	slot_getallattrs(candidate);
+	for (int a = 0; a < desc->natts; a++)
+	{
+		Form_pg_attribute attribute = TupleDescAttr(desc, a);
+
+		if (attribute->attisdropped || attribute->attgenerated || !leaf->is_remote_key[a])
+			continue;
+		if (candidate->tts_isnull[a] != search->tts_isnull[a])
+			return false;
+		if (candidate->tts_isnull[a])
+			continue;
+		if (datum_image_eq(candidate->tts_values[a], search->tts_values[a], attribute->attbyval, attribute->attlen))
+			continue;
+		if (loosely)
+		{
+			TypeCacheEntry *type = lookup_type_cache(attribute->atttypid, TYPECACHE_EQ_OPR_FINFO);
+
+			if (OidIsValid(type->eq_opr_finfo.fn_oid) &&
+				DatumGetBool(FunctionCall2Coll(&type->eq_opr_finfo, attribute->attcollation, candidate->tts_values[a],
+											   search->tts_values[a])))
+				continue;
+		}
+		return false;
+	}
+	return true;
+}
+
+/* One pass under a snapshot. */
+static bool
+ScanOnce(Leaf *leaf, TupleTableSlot *search, Snapshot snapshot, bool loosely)
+{
+	bool		found = false;
+	KeyIndex   *key = leaf->key;
+
+	/* an index can't be asked for NULL here */
+	if (key)
+	{
+		for (int k = 0; k < key->nkeys; k++)
+		{
+			int			a = key->attributes[k] - 1;
+
+			if (search->tts_isnull[a])
+			{
+				key = NULL;
+				break;
+			}
+		}
+	}
+	ExecClearTuple(leaf->found);
+	if (key)
+	{
+		ScanKeyData keys[INDEX_MAX_KEYS];
+		IndexScanDesc scan;
+
+		memcpy(keys, key->keys, sizeof(ScanKeyData) * key->nkeys);
+		for (int k = 0; k < key->nkeys; k++)
+			keys[k].sk_argument = search->tts_values[key->attributes[k] - 1];
+		scan = bdr_index_beginscan(leaf->relation, key->index, snapshot, key->nkeys);
+		index_rescan(scan, keys, key->nkeys, NULL, 0);
+		while (index_getnext_slot(scan, ForwardScanDirection, leaf->found))
+		{
+			if (key->recheck && !RowMatches(leaf, leaf->found, search, loosely))
+				continue;
+			found = true;
+			break;
+		}
+		/* the slot keeps a pin of its own */
+		index_endscan(scan);
+	}
+	else
+	{
+		TableScanDesc scan = table_beginscan(leaf->relation, snapshot, 0, NULL);
+
+		while (table_scan_getnextslot(scan, ForwardScanDirection, leaf->found))
+		{
+			if (!RowMatches(leaf, leaf->found, search, loosely))
+			{
+				CHECK_FOR_INTERRUPTS();
+				continue;
+			}
+			found = true;
+			break;
+		}
+		table_endscan(scan);
+	}
+	return found;
+}
+
+/*
+ * Locates the current version of the row. A fresh MVCC snapshot decides what is there: unlike a dirty scan it can't miss a
+ * row that is being moved by an update. Only when it shows nothing is a dirty scan made for a row that is just being
+ * written, whose writer is waited for.
+ */
+static bool
+FindRow(Leaf *leaf, TupleTableSlot *search)
+{
+	for (;;)
+	{
+		Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+		bool		found;
+		SnapshotData dirty;
+		TransactionId writer;
+
+		slot_getallattrs(search);
+		found = ScanOnce(leaf, search, snapshot, false);
+		if (!found && (leaf->key == NULL || leaf->key->recheck))
+			found = ScanOnce(leaf, search, snapshot, true);
+		UnregisterSnapshot(snapshot);
+		if (found)
+			return true;
+
+		InitDirtySnapshot(dirty);
+		if (!ScanOnce(leaf, search, &dirty, leaf->key == NULL || leaf->key->recheck))
+			return false;
+		writer = TransactionIdIsValid(dirty.xmin) ? dirty.xmin : dirty.xmax;
+		if (!TransactionIdIsValid(writer))
+			return true;
+		XactLockTableWait(writer, leaf->relation, &leaf->found->tts_tid, XLTW_None);
+	}
+}
+
+static void
+DescribeFound(Leaf *leaf, BdrFound *found, Oid index)
+{
+	bool		isnull;
+	TransactionId xmin = DatumGetTransactionId(slot_getsysattr(leaf->found, MinTransactionIdAttributeNumber, &isnull));
+	TimestampTz time;
+	RepOriginId origin;
+
+	/*
+	 * The system column gives xmin as it was before freezing. That is wanted: as long as its commit time is kept, a row that
+	 * was vacuumed on one node only must not count as older there.
+	 */
+	memset(found, 0, sizeof(*found));
+	found->found = 1;
+	found->index = index;
+	leaf->is_found = true;
+	if (TransactionIdIsCurrentTransactionId(xmin))
+	{
+		found->own_transaction = 1;
+		return;
+	}
+	if (TransactionIdIsNormal(xmin) && TransactionIdGetCommitTsData(xmin, &time, &origin))
+	{
+		found->has_version = 1;
+		found->commit_time = time;
+		found->origin = origin;
+	}
+}
+
+int32_t
+bdr_host_find(BdrRel *rel, const BdrRow *row, BdrFound *found)
+{
+	memset(found, 0, sizeof(*found));
+	HOST_BEGIN();
+	{
+		Target	   *target = UseTarget(rel);
+		TupleTableSlot *slot = target->row;
+		TupleDesc	desc = RelationGetDescr(target->relation);
+		MemoryContext old;
+		Leaf	   *leaf;
+		TupleTableSlot *search;
+		bool	   *provided;
+		SavedUser	saved;
+
+		IncrementIfWritten();
+		BecomeOwner(rel->owner, &saved);
+		old = MemoryContextSwitchTo(target->row_context);
+		ExecClearTuple(slot);
+		for (int a = 0; a < desc->natts; a++)
+		{
+			slot->tts_values[a] = (Datum) 0;
+			slot->tts_isnull[a] = true;
+		}
+		provided = palloc0(sizeof(bool) * Max(desc->natts, 1));
+		StoreValues(target, row, slot->tts_values, slot->tts_isnull, provided);
+		ExecStoreVirtualTuple(slot);
+		leaf = RouteRow(target, slot, &search, true);
+		if (!leaf->key_known)
+		{
+			MemoryContextSwitchTo(target->estate->es_query_cxt);
+			ChooseKey(target, leaf);
+			MemoryContextSwitchTo(target->row_context);
+		}
+		if (leaf->nremote_keys == 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("cannot find rows of \"%s.%s\": the peer sent no key", rel->namespace_name, rel->name),
+					 errhint("Add a primary key to the table, or use ALTER TABLE … REPLICA IDENTITY, on every node.")));
+		leaf->is_found = false;
+		target->leaf = leaf;
+		if (FindRow(leaf, search))
+		{
+			DescribeFound(leaf, found, leaf->key ? RelationGetRelid(leaf->key->index) : InvalidOid);
+			found->by_identity = 1;
+		}
+		MemoryContextSwitchTo(old);
+		BecomeOurselves(&saved);
+	}
+	HOST_END();
+	return BDR_OK;
+}
+
+/* ---- writing -------------------------------------------------------------------------------------------------- */
+
+/* The new row of an insert, without any look for conflicts. */
+static void
+InsertInto(Target *target, Leaf *leaf, TupleTableSlot *row)
+{
+	ResultRelInfo *info = leaf->info;
+	EState	   *estate = target->estate;
+	bool		triggers = info->ri_TrigDesc != NULL;
+
+	if (triggers)
+		AfterTriggerBeginQuery();
+	ExecSimpleRelationInsert(info, estate, row);
+	if (triggers)
+		AfterTriggerEndQuery(estate);
+	wrote_since_increment = true;
+}
+
+int32_t
+bdr_host_insert(BdrRel *rel, const BdrRow *row, BdrFound *found)
+{
+	volatile int32_t outcome = BDR_DONE;
+
+	memset(found, 0, sizeof(*found));
+	HOST_BEGIN();
+	{
+		Target	   *target = UseTarget(rel);
+		TupleTableSlot *slot;
+		TupleTableSlot *converted;
+		Leaf	   *leaf;
+		SavedUser	saved;
+		MemoryContext old;
+		ListCell   *cell;
+		ItemPointerData first;
+
+		IncrementIfWritten();
+		BecomeOwner(rel->owner, &saved);
+		slot = BuildInsertRow(target, row);
+		old = MemoryContextSwitchTo(GetPerTupleMemoryContext(target->estate));
+		leaf = RouteRow(target, slot, &converted, false);
+		leaf->is_found = false;
+		foreach(cell, leaf->arbiters)
+		{
+			Oid			index = lfirst_oid(cell);
+			ItemPointerData conflict;
+			List	   *arbiter = list_make1_oid(index);
+
+			if (bdr_check_index_constraints(leaf->info, converted, target->estate, &conflict, arbiter))
+				continue;
+			if (outcome == BDR_CONFLICT)
+			{
+				if (!ItemPointerEquals(&conflict, &first))
+					found->found = 2;
+				continue;
+			}
+			first = conflict;
+			if (!table_tuple_fetch_row_version(leaf->relation, &conflict, SnapshotAny, leaf->found))
+			{
+				/* gone between the probe and now: the caller looks again */
+				outcome = BDR_RETRY;
+				break;
+			}
+			DescribeFound(leaf, found, index);
+			found->by_identity = index == RelationGetReplicaIndex(leaf->relation) ||
+				index == leaf->relation->rd_pkindex;
+			outcome = BDR_CONFLICT;
+		}
+		if (outcome == BDR_DONE)
+			InsertInto(target, leaf, converted);
+		MemoryContextSwitchTo(old);
+		BecomeOurselves(&saved);
+	}
+	HOST_END();
+	return outcome;
+}
+
+/* Deletes the located version. BDR_RETRY when it is no longer the current one. */
+static int
+DeleteLocated(Target *target, Leaf *leaf, bool moving)
+{
+	ResultRelInfo *info = leaf->info;
+	EState	   *estate = target->estate;
+	ItemPointer tid = &leaf->found->tts_tid;
+	TM_FailureData failure;
+	TM_Result	result;
+	bool		triggers = info->ri_TrigDesc != NULL;
+
+	if (triggers && info->ri_TrigDesc->trig_delete_before_row)
+	{
+		/* triggers see a row that can't change under them */
+		result = table_tuple_lock(leaf->relation, tid, GetLatestSnapshot(), leaf->found, GetCurrentCommandId(false),
+								  LockTupleExclusive, LockWaitBlock, 0, &failure);
+		if (result != TM_Ok)
+			return result == TM_SelfModified ? BDR_DONE : BDR_RETRY;
+		AfterTriggerBeginQuery();
+		if (!bdr_exec_br_delete_triggers(estate, &leaf->epq, info, tid))
+		{
+			AfterTriggerEndQuery(estate);
+			return BDR_DONE;
+		}
+		AfterTriggerEndQuery(estate);
+	}
+	result = table_tuple_delete(leaf->relation, tid, GetCurrentCommandId(true), GetActiveSnapshot(), InvalidSnapshot,
+								true, &failure, moving);
+	if (result == TM_Updated || result == TM_Deleted)
+		return BDR_RETRY;
+	if (result != TM_Ok && result != TM_SelfModified)
+		elog(ERROR, "unexpected result of a delete: %u", result);
+	if (triggers)
+	{
+		AfterTriggerBeginQuery();
+		ExecARDeleteTriggers(estate, info, tid, NULL, NULL, false);
+		AfterTriggerEndQuery(estate);
+	}
+	wrote_since_increment = true;
+	return BDR_DONE;
+}
+
+/* Writes a new version of the located row. */
+static int
+UpdateLocated(Target *target, Leaf *leaf, TupleTableSlot *row)
+{
+	ResultRelInfo *info = leaf->info;
+	EState	   *estate = target->estate;
+	Relation	relation = leaf->relation;
+	ItemPointer tid = &leaf->found->tts_tid;
+	TM_FailureData failure;
+	LockTupleMode lock_mode;
+	BdrUpdateIndexes update_indexes;
+	TM_Result	result;
+	List	   *recheck = NIL;
+	bool		triggers = info->ri_TrigDesc != NULL;
+
+	if (triggers && info->ri_TrigDesc->trig_update_before_row)
+	{
+		bool		go_on;
+
+		result = table_tuple_lock(relation, tid, GetLatestSnapshot(), leaf->found, GetCurrentCommandId(false),
+								  LockTupleExclusive, LockWaitBlock, 0, &failure);
+		if (result != TM_Ok)
+			return result == TM_SelfModified ? BDR_DONE : BDR_RETRY;
+		AfterTriggerBeginQuery();
+		EvalPlanQualSetSlot(&leaf->epq, row);
+		go_on = bdr_exec_br_update_triggers(estate, &leaf->epq, info, tid, row);
+		AfterTriggerEndQuery(estate);
+		if (!go_on)
+			return BDR_DONE;
+	}
+	if (relation->rd_att->constr && relation->rd_att->constr->has_generated_stored)
+		ExecComputeStoredGenerated(info, estate, row, CMD_UPDATE);
+	if (relation->rd_att->constr)
+		ExecConstraints(info, row, estate);
+	if (relation->rd_rel->relispartition)
+		ExecPartitionCheck(info, row, estate, true);
+	result = table_tuple_update(relation, tid, row, GetCurrentCommandId(true), GetActiveSnapshot(), InvalidSnapshot,
+								true, &failure, &lock_mode, &update_indexes);
+	if (result == TM_Updated || result == TM_Deleted)
+		return BDR_RETRY;
+	if (result != TM_Ok)
+		elog(ERROR, "unexpected result of an update: %u", result);
+	if (info->ri_NumIndices > 0 && bdr_needs_index_update(update_indexes))
+		recheck = bdr_insert_index_tuples(info, row, estate, true, update_indexes);
+	if (triggers)
+	{
+		AfterTriggerBeginQuery();
+		ExecARUpdateTriggers(estate, info, NULL, NULL, tid, NULL, row, recheck, NULL, false);
+		AfterTriggerEndQuery(estate);
+	}
+	list_free(recheck);
+	wrote_since_increment = true;
+	return BDR_DONE;
+}
+
+int32_t
+bdr_host_update_found(BdrRel *rel, const BdrRow *row)
+{
+	volatile int32_t outcome = BDR_DONE;
+
+	HOST_BEGIN();
+	{
+		Target	   *target = UseTarget(rel);
+		Leaf	   *leaf = target->leaf;
+		TupleDesc	desc = RelationGetDescr(target->relation);
+		TupleDesc	leaf_desc;
+		TupleTableSlot *slot = target->row;
+		MemoryContext old;
+		SavedUser	saved;
+		bool	   *provided;
+
+		if (leaf == NULL || !leaf->is_found)
+			elog(ERROR, "bdr: no row was located");
+		IncrementIfWritten();
+		leaf_desc = RelationGetDescr(leaf->relation);
+		BecomeOwner(rel->owner, &saved);
+		old = MemoryContextSwitchTo(target->row_context);
+
+		/* what was sent, in the root's columns */
+		ExecClearTuple(slot);
+		for (int a = 0; a < desc->natts; a++)
+		{
+			slot->tts_values[a] = (Datum) 0;
+			slot->tts_isnull[a] = true;
+		}
+		provided = palloc0(sizeof(bool) * Max(desc->natts, 1));
+		StoreValues(target, row, slot->tts_values, slot->tts_isnull, provided);
+		ExecStoreVirtualTuple(slot);
+
+		/* laid over the located version, in the leaf's columns */
+		slot_getallattrs(leaf->found);
+		ExecClearTuple(leaf->row);
+		for (int a = 0; a < leaf_desc->natts; a++)
+		{
+			int			root = a;
+
+			if (leaf->from_root)
+				root = leaf->from_root->attnums[a] - 1;
+			if (root >= 0 && provided[root])
+			{
+				leaf->row->tts_values[a] = slot->tts_values[root];
+				leaf->row->tts_isnull[a] = slot->tts_isnull[root];
+			}
+			else
+			{
+				leaf->row->tts_values[a] = leaf->found->tts_values[a];
+				leaf->row->tts_isnull[a] = leaf->found->tts_isnull[a];
+			}
+		}
+		ExecStoreVirtualTuple(leaf->row);
+
+		if (leaf->relation->rd_rel->relispartition && target->routing &&
+			!ExecPartitionCheck(leaf->info, leaf->row, target->estate, false))
+		{
+			/* the row moves to another partition: delete and insert, as the server does it */
+			TupleTableSlot *moved = slot;
+			TupleTableSlot *converted;
+			Leaf	   *destination;
+
+			/* values kept from the located version must not point into its TOAST table */
+			for (int a = 0; a < leaf_desc->natts; a++)
+			{
+				if (!leaf->row->tts_isnull[a] && TupleDescAttr(leaf_desc, a)->attlen == -1 &&
+					VARATT_IS_EXTERNAL(DatumGetPointer(leaf->row->tts_values[a])))
+					leaf->row->tts_values[a] =
+						PointerGetDatum(detoast_external_attr((struct varlena *) DatumGetPointer(leaf->row->tts_values[a])));
+			}
+			ExecClearTuple(moved);
+			if (leaf->to_root)
+				moved = execute_attr_map_slot(leaf->to_root, leaf->row, moved);
+			else
+			{
+				for (int a = 0; a < desc->natts; a++)
+				{
+					moved->tts_values[a] = leaf->row->tts_values[a];
+					moved->tts_isnull[a] = leaf->row->tts_isnull[a];
+				}
+				ExecStoreVirtualTuple(moved);
+			}
+			outcome = DeleteLocated(target, leaf, true);
+			if (outcome == BDR_DONE)
+			{
+				destination = RouteRow(target, moved, &converted, false);
+				InsertInto(target, destination, converted);
+			}
+		}
+		else
+			outcome = UpdateLocated(target, leaf, leaf->row);
+		leaf->is_found = false;
+		MemoryContextSwitchTo(old);
+		BecomeOurselves(&saved);
+	}
+	HOST_END();
+	return outcome;
+}
+
+int32_t
+bdr_host_delete_found(BdrRel *rel)
+{
+	volatile int32_t outcome = BDR_DONE;
+
+	HOST_BEGIN();
+	{
+		Target	   *target = UseTarget(rel);
+		Leaf	   *leaf = target->leaf;
+		SavedUser	saved;
+
+		if (leaf == NULL || !leaf->is_found)
+			elog(ERROR, "bdr: no row was located");
+		IncrementIfWritten();
+		BecomeOwner(rel->owner, &saved);
+		outcome = DeleteLocated(target, leaf, false);
+		leaf->is_found = false;
+		BecomeOurselves(&saved);
+	}
+	HOST_END();
+	return outcome;
+}
+
+/*
+ * Inserts many raw rows at once, hoping that none has a conflict: a subtransaction makes the hope safe. When a unique key
+ * is violated all of it is undone and the caller goes row by row.
+ */
+int32_t
+bdr_host_insert_batch(BdrRel *rel, const BdrRow *rows, int32_t n, int32_t *done)
+{
+	volatile int32_t outcome = BDR_DONE;
+
+	*done = 0;
+	HOST_BEGIN();
+	{
+		Target	   *target = UseTarget(rel);
+		Leaf	   *leaf = target->leaf;
+
+		if (n < 10 || target->routing != NULL || !rel->info.same_layout || leaf->info->ri_TrigDesc != NULL)
+			outcome = BDR_CONFLICT;
+		else
+		{
+			MemoryContext caller = CurrentMemoryContext;
+			ResourceOwner owner = CurrentResourceOwner;
+			SavedUser	saved;
+			Relation	relation = leaf->relation;
+			CommandId	command;
+
+			IncrementIfWritten();
+			if (target->batch_size < n)
+			{
+				MemoryContextSwitchTo(target->estate->es_query_cxt);
+				if (target->batch == NULL)
+					target->batch = palloc(sizeof(TupleTableSlot *) * n);
+				else
+					target->batch = repalloc(target->batch, sizeof(TupleTableSlot *) * n);
+				while (target->batch_size < n)
+					target->batch[target->batch_size++] =
+						MakeSingleTupleTableSlot(RelationGetDescr(relation), &TTSOpsHeapTuple);
+				MemoryContextSwitchTo(caller);
+			}
+			BeginInternalSubTransaction(NULL);
+			MemoryContextSwitchTo(target->row_context);
+			PG_TRY();
+			{
+				BecomeOwner(rel->owner, &saved);
+				command = GetCurrentCommandId(true);
+				for (int i = 0; i < n; i++)
+				{
+					TupleTableSlot *slot = target->batch[i];
+
+					CheckRowShape(rel, &rows[i]);
+					ExecClearTuple(slot);
+					ExecStoreHeapTuple(MakeRawTuple(&rows[i]), slot, false);
+					if (rows[i].deep_check)
+					{
+						slot_getallattrs(slot);
+						DeepCheck(rel, RelationGetDescr(relation), slot->tts_values, slot->tts_isnull);
+					}
+					if (relation->rd_att->constr)
+						ExecConstraints(leaf->info, slot, target->estate);
+					slot->tts_tableOid = RelationGetRelid(relation);
+				}
+				table_multi_insert(relation, target->batch, n, command, 0, NULL);
+				if (leaf->info->ri_NumIndices > 0)
+				{
+					for (int i = 0; i < n; i++)
+					{
+						MemoryContext tuple_context = MemoryContextSwitchTo(GetPerTupleMemoryContext(target->estate));
+
+						list_free(bdr_insert_index_tuples(leaf->info, target->batch[i], target->estate, false,
+														  BDR_UPDATE_ALL_INDEXES));
+						MemoryContextSwitchTo(tuple_context);
+						ResetPerTupleExprContext(target->estate);
+					}
+				}
+				for (int i = 0; i < n; i++)
+					ExecClearTuple(target->batch[i]);
+				BecomeOurselves(&saved);
+				ReleaseCurrentSubTransaction();
+				MemoryContextSwitchTo(caller);
+				CurrentResourceOwner = owner;
+				*done = n;
+				wrote_since_increment = true;
+			}
+			PG_CATCH();
+			{
+				ErrorData  *error;
+
+				MemoryContextSwitchTo(caller);
+				error = CopyErrorData();
+				FlushErrorState();
+				RollbackAndReleaseCurrentSubTransaction();
+				MemoryContextSwitchTo(caller);
+				CurrentResourceOwner = owner;
+				for (int i = 0; i < n; i++)
+					ExecClearTuple(target->batch[i]);
+				if (error->sqlerrcode != ERRCODE_UNIQUE_VIOLATION)
+					ReThrowError(error);
+				FreeErrorData(error);
+				outcome = BDR_CONFLICT;
+			}
+			PG_END_TRY();
+		}
+	}
+	HOST_END();
+	return outcome;
+}
+
+/* ---- TRUNCATE ------------------------------------------------------------------------------------------------- */
+
+/* Adds a relation, and the partitions or children that the peer truncated with it when it is partitioned here. */
+static void
+AddTruncated(Oid oid, List **relations, List **oids, List **logged)
+{
+	Relation	relation;
+
+	if (list_member_oid(*oids, oid))
+		return;
+	relation = table_open(oid, AccessExclusiveLock);
+	*relations = lappend(*relations, relation);
+	*oids = lappend_oid(*oids, oid);
+	if (RelationIsLogicallyLogged(relation))
+		*logged = lappend_oid(*logged, oid);
+	if (relation->rd_rel->relkind == RELKIND_PARTITIONED_TABLE)
+	{
+		ListCell   *cell;
+		List	   *children = find_all_inheritors(oid, AccessExclusiveLock, NULL);
+
+		foreach(cell, children)
+		{
+			Oid			child = lfirst_oid(cell);
+			Relation	child_relation;
+
+			if (list_member_oid(*oids, child))
+				continue;
+			child_relation = table_open(child, NoLock);
+			if (RELATION_IS_OTHER_TEMP(child_relation))
+			{
+				table_close(child_relation, AccessExclusiveLock);
+				continue;
+			}
+			*relations = lappend(*relations, child_relation);
+			*oids = lappend_oid(*oids, child);
+			if (RelationIsLogicallyLogged(child_relation))
+				*logged = lappend_oid(*logged, child);
+		}
+	}
+}
+
+int32_t
+bdr_host_truncate(BdrRel *const *rels, int32_t n, bool cascade, bool restart_identity)
+{
+	HOST_BEGIN();
+	{
+		List	   *relations = NIL,
+				   *oids = NIL,
+				   *logged = NIL;
+		ListCell   *cell;
+		Oid			owner = InvalidOid;
+		Oid			trigger_owner = InvalidOid;
+		SavedUser	saved;
+
+		/* TRUNCATE refuses a table that this session still has open */
+		CloseTargets();
+		IncrementIfWritten();
+		for (int i = 0; i < n; i++)
+		{
+			if (!rels[i]->valid)
+				MapRelation(rels[i]);
+			if (rels[i]->info.status == BDR_REL_MISSING)
+				continue;
+			AddTruncated(rels[i]->oid, &relations, &oids, &logged);
+		}
+		foreach(cell, relations)
+		{
+			Relation	relation = lfirst(cell);
+
+			if (!OidIsValid(owner))
+				owner = relation->rd_rel->relowner;
+			if (relation->trigdesc &&
+				(relation->trigdesc->trig_truncate_before_statement || relation->trigdesc->trig_truncate_after_statement))
+			{
+				if (OidIsValid(trigger_owner) && trigger_owner != relation->rd_rel->relowner)
+					ereport(ERROR,
+							(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+							 errmsg("cannot apply a TRUNCATE of several tables with TRUNCATE triggers and different owners"),
+							 errhint("Give the tables one owner, or truncate them one by one.")));
+				trigger_owner = relation->rd_rel->relowner;
+			}
+		}
+		if (relations != NIL)
+		{
+			BecomeOwner(OidIsValid(trigger_owner) ? trigger_owner : owner, &saved);
+			/* what CASCADE reached on the peer is listed; it must not reach further here */
+			bdr_truncate_guts(relations, oids, logged, DROP_RESTRICT, restart_identity);
+			BecomeOurselves(&saved);
+		}
+		foreach(cell, relations)
+			table_close((Relation) lfirst(cell), NoLock);
+		CommandCounterIncrement();
+	}
+	HOST_END();
+	return BDR_OK;
+}
