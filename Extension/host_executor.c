@@ -52,6 +52,7 @@
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/partcache.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
@@ -103,6 +104,8 @@ typedef struct Leaf
 	TupleTableSlot *row;		/* new version */
 	TupleTableSlot *found;		/* located version */
 	bool		is_found;
+	bool		defers;			/* has deferrable triggers that fire here */
+	bool		own_relation;	/* opened by us, not by tuple routing */
 	int			nremote_keys;	/* key attributes (ours) for a scan without index */
 	bool	   *is_remote_key;	/* by attribute */
 	EPQState	epq;
@@ -121,6 +124,8 @@ typedef struct Target
 	Leaf	   *leaf;			/* of a plain table, or the last one used */
 	List	   *leaves;
 	bool		has_triggers;
+	bool		key_routes;		/* the peer's key columns decide the partition */
+	List	   *every_leaf;		/* otherwise: all partitions, made at the first search */
 	/* defaults of local columns the peer doesn't have */
 	int			ndefaults;
 	int		   *default_attributes;
@@ -156,6 +161,7 @@ static dlist_head all_rels = DLIST_STATIC_INIT(all_rels);
 static bool callbacks_registered = false;
 static List *open_targets = NIL;	/* in TopTransactionContext */
 static bool wrote_since_increment = false;
+static Oid deferred_owner = InvalidOid; /* owner whose deferred triggers may be pending */
 
 /* ---- cache invalidation and ends of transactions -------------------------------------------------------------- */
 
@@ -188,6 +194,7 @@ ForgetTargets(void)
 		dlist_container(BdrRel, node, iter.cur)->target = NULL;
 	open_targets = NIL;
 	wrote_since_increment = false;
+	deferred_owner = InvalidOid;
 }
 
 static void
@@ -223,6 +230,42 @@ BecomeOwner(Oid owner, SavedUser *saved)
 {
 	GetUserIdAndSecContext(&saved->user, &saved->context);
 	SetUserIdAndSecContext(owner, saved->context | SECURITY_RESTRICTED_OPERATION);
+}
+
+/*
+ * Deferred constraint triggers (ENABLE ALWAYS or REPLICA) would fire at commit, with this worker's rights: the server
+ * keeps no role with the event. So they are fired just before, as the owner of their table, and when a row of another
+ * owner's table comes in between, before that.
+ */
+static void
+FireDeferredTriggers(bool at_commit)
+{
+	ConstraintsSetStmt *statement;
+	SavedUser	saved;
+
+	if (!OidIsValid(deferred_owner))
+		return;
+	BecomeOwner(deferred_owner, &saved);
+	deferred_owner = InvalidOid;
+	statement = makeNode(ConstraintsSetStmt);
+	statement->constraints = NIL;
+	statement->deferred = false;
+	AfterTriggerSetState(statement);
+	if (!at_commit)
+	{
+		statement->deferred = true;
+		AfterTriggerSetState(statement);
+	}
+	SetUserIdAndSecContext(saved.user, saved.context);
+}
+
+/* Called before each row: keeps the triggers of different owners apart. */
+static void
+BecomeOwnerForRow(Oid owner, SavedUser *saved)
+{
+	if (OidIsValid(deferred_owner) && deferred_owner != owner)
+		FireDeferredTriggers(false);
+	BecomeOwner(owner, saved);
 }
 
 /* On an error the abort of the transaction restores the user. */
@@ -615,6 +658,17 @@ MakeLeaf(Target *target, ResultRelInfo *info)
 				leaf->arbiters = lappend_oid(leaf->arbiters, index->rd_index->indexrelid);
 		}
 	}
+	if (info->ri_TrigDesc)
+	{
+		for (int i = 0; i < info->ri_TrigDesc->numtriggers; i++)
+		{
+			Trigger    *trigger = &info->ri_TrigDesc->triggers[i];
+
+			if (trigger->tgdeferrable && !trigger->tgisinternal &&
+				(trigger->tgenabled == TRIGGER_FIRES_ALWAYS || trigger->tgenabled == TRIGGER_FIRES_ON_REPLICA))
+				leaf->defers = true;
+		}
+	}
 	leaf->search = ExecInitExtraTupleSlot(estate, RelationGetDescr(leaf->relation), &TTSOpsVirtual);
 	leaf->row = ExecInitExtraTupleSlot(estate, RelationGetDescr(leaf->relation), &TTSOpsVirtual);
 	leaf->found = table_slot_create(leaf->relation, &estate->es_tupleTable);
@@ -625,6 +679,75 @@ MakeLeaf(Target *target, ResultRelInfo *info)
 		);
 	target->leaves = lappend(target->leaves, leaf);
 	return leaf;
+}
+
+/*
+ * Do the peer's key columns tell the partition? Partitioning may differ per node, so they need not: then a row has to be
+ * looked for in all partitions.
+ */
+static bool
+KeyRoutes(BdrRel *rel, Relation root)
+{
+	List	   *tree = find_all_inheritors(RelationGetRelid(root), RowExclusiveLock, NULL);
+	ListCell   *cell;
+	bool		routes = true;
+
+	if (rel->replica_identity == REPLICA_IDENTITY_FULL)
+		return true;
+	foreach(cell, tree)
+	{
+		Relation	member;
+		PartitionKey key;
+
+		if (get_rel_relkind(lfirst_oid(cell)) != RELKIND_PARTITIONED_TABLE)
+			continue;
+		member = table_open(lfirst_oid(cell), NoLock);
+		key = RelationGetPartitionKey(member);
+		for (int i = 0; i < key->partnatts && routes; i++)
+		{
+			bool		in_key = false;
+
+			if (key->partattrs[i] != 0)
+			{
+				char	   *name = get_attname(RelationGetRelid(member), key->partattrs[i], false);
+
+				for (int c = 0; c < rel->ncolumns; c++)
+					if (rel->columns[c].key && strcmp(rel->columns[c].name, name) == 0)
+						in_key = true;
+			}
+			routes = in_key;
+		}
+		table_close(member, NoLock);
+		if (!routes)
+			break;
+	}
+	list_free(tree);
+	return routes;
+}
+
+/* Every partition that can hold rows, for a search that can't be routed. */
+static void
+OpenEveryLeaf(Target *target)
+{
+	MemoryContext old = MemoryContextSwitchTo(target->estate->es_query_cxt);
+	List	   *tree = find_all_inheritors(RelationGetRelid(target->relation), RowExclusiveLock, NULL);
+	ListCell   *cell;
+
+	foreach(cell, tree)
+	{
+		ResultRelInfo *info;
+		Leaf	   *leaf;
+
+		if (get_rel_relkind(lfirst_oid(cell)) != RELKIND_RELATION)
+			continue;
+		info = makeNode(ResultRelInfo);
+		InitResultRelInfo(info, table_open(lfirst_oid(cell), NoLock), 1, target->info, 0);
+		target->estate->es_opened_result_relations = lappend(target->estate->es_opened_result_relations, info);
+		leaf = MakeLeaf(target, info);
+		leaf->own_relation = true;
+		target->every_leaf = lappend(target->every_leaf, leaf);
+	}
+	MemoryContextSwitchTo(old);
 }
 
 /* Default expressions of the local columns that the peer does not have. */
@@ -704,6 +827,7 @@ OpenTarget(BdrRel *rel)
 		target->mtstate->resultRelInfo = target->info;
 		target->mtstate->rootResultRelInfo = target->info;
 		target->routing = ExecSetupPartitionTupleRouting(target->estate, target->relation);
+		target->key_routes = KeyRoutes(rel, target->relation);
 	}
 	else
 		target->leaf = MakeLeaf(target, target->info);
@@ -731,7 +855,7 @@ CloseTargets(void)
 			Leaf	   *leaf = lfirst(leaf_cell);
 
 			EvalPlanQualEnd(&leaf->epq);
-			if (leaf->close_indexes && leaf->relation == target->relation)
+			if (leaf->close_indexes && (leaf->relation == target->relation || leaf->own_relation))
 				ExecCloseIndices(leaf->info);
 		}
 		for (int i = 0; i < target->batch_size; i++)
@@ -739,6 +863,8 @@ CloseTargets(void)
 		if (target->routing)
 			ExecCleanupTupleRouting(target->mtstate, target->routing);
 		ExecResetTupleTable(target->estate->es_tupleTable, false);
+		foreach(leaf_cell, target->every_leaf)
+			table_close(((Leaf *) lfirst(leaf_cell))->relation, NoLock);
 		table_close(target->relation, NoLock);
 		FreeExecutorState(target->estate);
 		if (target->rel)
@@ -752,7 +878,10 @@ void
 bdr_executor_end_transaction(bool commit)
 {
 	if (commit)
+	{
+		FireDeferredTriggers(true);
 		CloseTargets();
+	}
 	ForgetTargets();
 }
 
@@ -1237,6 +1366,33 @@ DescribeFound(Leaf *leaf, BdrFound *found, Oid index)
 	}
 }
 
+/* Locates a row in one leaf and makes it the one to write. */
+static bool
+LocateIn(Target *target, Leaf *leaf, TupleTableSlot *search, BdrFound *found)
+{
+	BdrRel	   *rel = target->rel;
+
+	if (!leaf->key_known)
+	{
+		MemoryContext old = MemoryContextSwitchTo(target->estate->es_query_cxt);
+
+		ChooseKey(target, leaf);
+		MemoryContextSwitchTo(old);
+	}
+	if (leaf->nremote_keys == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("cannot find rows of \"%s.%s\": the peer sent no key", rel->namespace_name, rel->name),
+				 errhint("Add a primary key to the table, or use ALTER TABLE … REPLICA IDENTITY, on every node.")));
+	leaf->is_found = false;
+	target->leaf = leaf;
+	if (!FindRow(leaf, search))
+		return false;
+	DescribeFound(leaf, found, leaf->key ? RelationGetRelid(leaf->key->index) : InvalidOid);
+	found->by_identity = 1;
+	return true;
+}
+
 int32_t
 bdr_host_find(BdrRel *rel, const BdrRow *row, BdrFound *found)
 {
@@ -1264,24 +1420,24 @@ bdr_host_find(BdrRel *rel, const BdrRow *row, BdrFound *found)
 		provided = palloc0(sizeof(bool) * Max(desc->natts, 1));
 		StoreValues(target, row, slot->tts_values, slot->tts_isnull, provided);
 		ExecStoreVirtualTuple(slot);
-		leaf = RouteRow(target, slot, &search, true);
-		if (!leaf->key_known)
+		if (target->routing && !target->key_routes)
 		{
-			MemoryContextSwitchTo(target->estate->es_query_cxt);
-			ChooseKey(target, leaf);
-			MemoryContextSwitchTo(target->row_context);
+			ListCell   *cell;
+
+			if (target->every_leaf == NIL)
+				OpenEveryLeaf(target);
+			foreach(cell, target->every_leaf)
+			{
+				leaf = lfirst(cell);
+				search = leaf->from_root ? execute_attr_map_slot(leaf->from_root, slot, leaf->search) : slot;
+				if (LocateIn(target, leaf, search, found))
+					break;
+			}
 		}
-		if (leaf->nremote_keys == 0)
-			ereport(ERROR,
-					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-					 errmsg("cannot find rows of \"%s.%s\": the peer sent no key", rel->namespace_name, rel->name),
-					 errhint("Add a primary key to the table, or use ALTER TABLE … REPLICA IDENTITY, on every node.")));
-		leaf->is_found = false;
-		target->leaf = leaf;
-		if (FindRow(leaf, search))
+		else
 		{
-			DescribeFound(leaf, found, leaf->key ? RelationGetRelid(leaf->key->index) : InvalidOid);
-			found->by_identity = 1;
+			leaf = RouteRow(target, slot, &search, true);
+			(void) LocateIn(target, leaf, search, found);
 		}
 		MemoryContextSwitchTo(old);
 		BecomeOurselves(&saved);
@@ -1300,6 +1456,8 @@ InsertInto(Target *target, Leaf *leaf, TupleTableSlot *row)
 	EState	   *estate = target->estate;
 	bool		triggers = info->ri_TrigDesc != NULL;
 
+	if (leaf->defers)
+		deferred_owner = target->rel->owner;
 	if (triggers)
 		AfterTriggerBeginQuery();
 	ExecSimpleRelationInsert(info, estate, row);
@@ -1326,7 +1484,7 @@ bdr_host_insert(BdrRel *rel, const BdrRow *row, BdrFound *found)
 		ItemPointerData first;
 
 		IncrementIfWritten();
-		BecomeOwner(rel->owner, &saved);
+		BecomeOwnerForRow(rel->owner, &saved);
 		slot = BuildInsertRow(target, row);
 		old = MemoryContextSwitchTo(GetPerTupleMemoryContext(target->estate));
 		leaf = RouteRow(target, slot, &converted, false);
@@ -1377,6 +1535,8 @@ DeleteLocated(Target *target, Leaf *leaf, bool moving)
 	TM_Result	result;
 	bool		triggers = info->ri_TrigDesc != NULL;
 
+	if (leaf->defers)
+		deferred_owner = target->rel->owner;
 	if (triggers && info->ri_TrigDesc->trig_delete_before_row)
 	{
 		/* triggers see a row that can't change under them */
@@ -1423,6 +1583,8 @@ UpdateLocated(Target *target, Leaf *leaf, TupleTableSlot *row)
 	List	   *recheck = NIL;
 	bool		triggers = info->ri_TrigDesc != NULL;
 
+	if (leaf->defers)
+		deferred_owner = target->rel->owner;
 	if (triggers && info->ri_TrigDesc->trig_update_before_row)
 	{
 		bool		go_on;
@@ -1483,7 +1645,7 @@ bdr_host_update_found(BdrRel *rel, const BdrRow *row)
 			elog(ERROR, "bdr: no row was located");
 		IncrementIfWritten();
 		leaf_desc = RelationGetDescr(leaf->relation);
-		BecomeOwner(rel->owner, &saved);
+		BecomeOwnerForRow(rel->owner, &saved);
 		old = MemoryContextSwitchTo(target->row_context);
 
 		/* what was sent, in the root's columns */
@@ -1578,7 +1740,7 @@ bdr_host_delete_found(BdrRel *rel)
 		if (leaf == NULL || !leaf->is_found)
 			elog(ERROR, "bdr: no row was located");
 		IncrementIfWritten();
-		BecomeOwner(rel->owner, &saved);
+		BecomeOwnerForRow(rel->owner, &saved);
 		outcome = DeleteLocated(target, leaf, false);
 		leaf->is_found = false;
 		BecomeOurselves(&saved);

@@ -1,0 +1,100 @@
+// A relation of the peer as the apply worker sees it: its description, and the handle of the local relation it maps to.
+
+internal import CHost
+internal import Wire
+
+final class AppliedRelation {
+    let description: RelationMessage
+    /// For rows that come raw; nil when the peer promised none.
+    let layout: RawLayout?
+    private(set) var handle: OpaquePointer?
+    private(set) var info = BdrRelationInfo()
+    /// The transaction (counted by the worker) in which the handle was last made ready.
+    private var usedIn: UInt64 = 0
+
+    init(_ description: RelationMessage) throws {
+        self.description = description
+        self.layout = description.rawPossible ? try RawLayout(description.columns) : nil
+    }
+
+    deinit {
+        bdr_host_rel_free(self.handle)
+    }
+
+    var qualifiedName: String { "\(self.description.namespace).\(self.description.name)" }
+
+    /// Makes the local relation ready for the current transaction: opened, locked, and known to be usable.
+    /// - Parameter transaction: a number that differs for each transaction.
+    /// - Throws: an error that says what the local schema lacks.
+    @inline(__always)
+    func use(in transaction: UInt64) throws {
+        if self.usedIn != transaction {
+            try self.prepare()
+            self.usedIn = transaction
+        }
+    }
+
+    /// After a TRUNCATE closed what was open.
+    func forgetUse() {
+        self.usedIn = 0
+    }
+
+    private func prepare() throws {
+        if self.handle == nil {
+            try self.open()
+        }
+        try host(bdr_host_rel_use(self.handle, &self.info))
+        switch self.info.status {
+        case Int32(BDR_REL_OK), Int32(BDR_REL_COLUMNS_MISSING):
+            // a missing column matters only once a value for it arrives
+            break
+        case Int32(BDR_REL_WRONG_KIND):
+            throw BdrError(
+                "42809", "\"\(self.qualifiedName)\" is not a table on this node",
+                detail: "Changes are applied to ordinary and partitioned tables only.")
+        default:
+            throw BdrError(
+                SQLSTATE.undefinedTable, "table \"\(self.qualifiedName)\" does not exist on this node",
+                hint: "Create the table here as it is on the peer; replication then goes on by itself.")
+        }
+    }
+
+    private func open() throws {
+        let columns = self.description.columns
+        var strings: [String?] = [self.description.namespace, self.description.name]
+        for column in columns {
+            strings.append(column.name)
+            strings.append(column.typeNamespace)
+            strings.append(column.typeName)
+        }
+        try withCStrings(strings) { pointers in
+            guard let pointers else {
+                throw BdrError(SQLSTATE.internalError, "no relation description")
+            }
+            var described: [BdrColumnDesc] = []
+            for (number, column) in columns.enumerated() {
+                var entry = BdrColumnDesc()
+                entry.name = pointers[2 + 3 * number]
+                entry.type_namespace = pointers[3 + 3 * number]
+                entry.type_name = pointers[4 + 3 * number]
+                entry.builtin_type = column.builtinType
+                entry.typmod = column.typmod
+                entry.attlen = column.attlen
+                entry.attalign = column.attalign
+                entry.by_value = column.isByValue ? 1 : 0
+                entry.key = column.isKey ? 1 : 0
+                described.append(entry)
+            }
+            try described.withUnsafeBufferPointer { columns in
+                var remote = BdrRemoteRelation()
+                remote.namespace_name = pointers[0]
+                remote.name = pointers[1]
+                remote.replica_identity = self.description.replicaIdentity
+                remote.raw_possible = self.layout == nil ? 0 : 1
+                remote.ncolumns = Int32(clamping: columns.count)
+                remote.columns = columns.baseAddress
+                try host(bdr_host_rel_open(&remote, &self.handle, &self.info))
+            }
+        }
+    }
+}

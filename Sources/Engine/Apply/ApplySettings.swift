@@ -1,0 +1,73 @@
+// What an apply worker needs to know before it connects: its subscription, the peer, and who we are.
+
+internal import CHost
+internal import Membership
+
+struct ApplySettings {
+    var subscription: String
+    var slot: String
+    var origin: String
+    var groupName: String
+    var groupUUID: String
+    var peerID: UInt32
+    var peerName: String
+    var peerDSN: String
+    var localID: UInt32
+    var localName: String
+
+    /// Reads the subscription for a peer; nil when there is none or it is disabled. Inside a transaction.
+    static func load(peer: UInt32) throws -> ApplySettings? {
+        let rows = try SQL.query(
+            """
+            SELECT s.sub_name, s.sub_slot_name, s.sub_origin_name, g.node_group_name, g.node_group_uuid,
+                   p.node_name, i.if_dsn, l.node_id, n.node_name
+              FROM bdr.subscription s
+              JOIN bdr.local_node l ON l.node_id = s.target_node_id
+              JOIN bdr.node n ON n.node_id = l.node_id
+              JOIN bdr.node p ON p.node_id = s.origin_node_id
+              JOIN bdr.node_interface i ON i.node_id = p.node_id
+              JOIN bdr.node_group g ON g.node_group_id = s.nodegroup_id
+             WHERE s.origin_node_id = $1::pg_catalog.oid AND s.sub_enabled
+            """, [String(peer)])
+        guard rows.count == 1 else {
+            return nil
+        }
+        func text(_ column: Int) -> String { rows[0, column] ?? "" }
+        guard let localID = UInt32(text(7)) else {
+            return nil
+        }
+        return ApplySettings(
+            subscription: text(0), slot: text(1), origin: text(2), groupName: text(3), groupUUID: text(4),
+            peerID: peer, peerName: text(5), peerDSN: text(6), localID: localID, localName: text(8))
+    }
+}
+
+/// Which node wrote a row, from the replication origin number that the row's transaction carries on this server.
+struct OriginMap {
+    private var nodes: [UInt32: UInt32] = [:]
+    private let localID: UInt32
+
+    init(localID: UInt32) {
+        self.localID = localID
+    }
+
+    /// The node id behind an origin number. 0 is this node itself; an origin that belongs to no node of the group (rows that
+    /// came here by other replication) counts as this node too, for it is here that they entered the group.
+    mutating func node(origin: UInt32) throws -> UInt32 {
+        if origin == 0 {
+            return self.localID
+        }
+        if let node = self.nodes[origin] {
+            return node
+        }
+        let rows = try SQL.query(
+            """
+            SELECT s.origin_node_id FROM bdr.subscription s
+              JOIN pg_catalog.pg_replication_origin o ON o.roname = s.sub_origin_name::pg_catalog.text
+             WHERE o.roident = $1::pg_catalog.oid
+            """, [String(origin)])
+        let node = rows[0, 0].flatMap { UInt32($0) } ?? self.localID
+        self.nodes[origin] = node
+        return node
+    }
+}

@@ -1,0 +1,79 @@
+// The apply worker of one peer: a process that streams the peer's changes and applies them, until it is told to stop or fails.
+//
+// It never repairs a connection or an error by itself: it ends with the error, and the manager starts it again after a pause.
+// Progress lives in the commit records (replication origin), so a new process goes on exactly after the last transaction
+// that is committed here.
+
+internal import CHost
+internal import Wire
+
+@c(bdr_engine_apply_main)
+public func bdrEngineApplyMain(_ peer: UInt32) -> Int32 {
+    entry {
+        guard let settings = try Transaction.run({ try ApplySettings.load(peer: peer) }) else {
+            try Log.log("apply worker for node id \(peer) ends: there is no enabled subscription for it")
+            return
+        }
+        try ApplyWorker(settings: settings).run()
+    }
+}
+
+struct ApplyWorker {
+    let settings: ApplySettings
+
+    func run() throws {
+        bdr_host_progress_status(Int32(BDR_SUB_STARTING))
+        var progress: UInt64 = 0
+        try host(bdr_host_origin_setup(self.settings.origin, &progress))
+        var stream = try Stream(settings: self.settings, from: progress)
+        let applier = Applier(settings: self.settings, progress: progress)
+        try Log.log(
+            "replicating from node \"\(self.settings.peerName)\"",
+            detail: "Slot \"\(self.settings.slot)\", from LSN \(LSN.text(progress)).")
+        bdr_host_progress_status(Int32(BDR_SUB_CATCHUP))
+        var caughtUp = false
+
+        while true {
+            var busy = true
+            while busy {
+                switch try stream.next() {
+                case .messages(let bytes, let end):
+                    if bytes.count > 0 {
+                        try applier.apply(bytes) { remoteEnd, localEnd in
+                            stream.committed(remoteEnd: remoteEnd, localEnd: localEnd)
+                        }
+                        // in the middle of a transaction nothing of it may look acknowledged
+                        if applier.transaction == nil {
+                            stream.received(upTo: end)
+                            bdr_host_progress_received(end, end)
+                        }
+                    }
+                case .keepalive(let end, let replyRequested):
+                    if applier.transaction == nil {
+                        stream.received(upTo: end)
+                        bdr_host_progress_received(end, 0)
+                    }
+                    if replyRequested {
+                        try stream.sendFeedback(force: true)
+                    }
+                case .nothing:
+                    busy = false
+                }
+                try host(bdr_host_check_interrupts())
+                if busy && stream.feedbackDue {
+                    try stream.sendFeedback(force: false)
+                }
+            }
+            if !caughtUp && applier.transaction == nil {
+                caughtUp = true
+                bdr_host_progress_status(Int32(BDR_SUB_REPLICATING))
+            }
+            try stream.sendFeedback(force: false)
+            try stream.checkSilence()
+            let happened = try host(bdr_host_wait(stream.connection.raw, stream.waitTime))
+            if happened & Int32(BDR_WAIT_SHUTDOWN) != 0 {
+                return
+            }
+        }
+    }
+}
