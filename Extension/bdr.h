@@ -99,7 +99,14 @@ extern void bdr_executor_end_transaction(bool commit);
 /* hooks.c */
 extern void bdr_hooks_init(void);
 
-/* output_plugin.c's process-wide need: nothing */
+/* host_tuple.c: how the output plugin reads rows; it is also the relation_handle of a BdrChange */
+typedef struct BdrRowReader BdrRowReader;
+struct TupleDescData;
+struct HeapTupleData;
+extern BdrRowReader *bdr_row_reader_create(MemoryContext context, const BdrRelationDesc *description,
+										   const int16 *attnums);
+extern void bdr_row_reader_use(BdrRowReader *reader, struct TupleDescData *tupdesc);
+extern void bdr_row_describe(struct HeapTupleData *tuple, BdrTuple *result);
 
 /* host_process.c */
 extern void bdr_process_interrupts(void);

@@ -17,11 +17,21 @@ extern int32_t bdr_engine_output_startup(const BdrOption *options, int32_t nopti
 extern void bdr_engine_output_free(void *encoder);
 /* True when changes that were first committed elsewhere (origin != 0) are wanted; read once after startup. */
 extern bool bdr_engine_output_wants_forwarded(void *encoder);
-extern int32_t bdr_engine_output_begin(void *encoder, uint32_t xid, uint64_t commit_lsn, int64_t commit_time);
-extern int32_t bdr_engine_output_relation(void *encoder, int32_t relation, const BdrRelationDesc *description);
+/* origin_name: the replication origin a forwarded transaction was applied under, NULL for one of this node; origin_lsn:
+ * its commit LSN there. */
+extern int32_t bdr_engine_output_begin(void *encoder, uint32_t xid, uint64_t commit_lsn, int64_t commit_time,
+									   const char *origin_name, uint64_t origin_lsn);
+/* relation: a new number > 0; replaces: the number under which this relation was described before, 0 for none. */
+extern int32_t bdr_engine_output_relation(void *encoder, int32_t relation, int32_t replaces,
+										  const BdrRelationDesc *description);
+/* No change will name this number again. */
+extern void bdr_engine_output_forget(void *encoder, int32_t relation);
 extern int32_t bdr_engine_output_change(void *encoder, const BdrChange *change);
 extern int32_t bdr_engine_output_truncate(void *encoder, int32_t nrelations, const int32_t *relations, bool cascade,
 										  bool restart_identity);
+/* A logical decoding message (pg_logical_emit_message); non-transactional ones are written at once. */
+extern int32_t bdr_engine_output_message(void *encoder, bool transactional, uint64_t lsn, const char *prefix,
+										 const uint8_t *data, size_t length);
 /* *sent: something of this transaction was written. */
 extern int32_t bdr_engine_output_commit(void *encoder, uint64_t commit_lsn, uint64_t end_lsn, int64_t commit_time,
 										bool *sent);

@@ -1,0 +1,55 @@
+/*
+ * compat.h: differences between the server versions 15 to 18.
+ */
+#ifndef BDR_COMPAT_H
+#define BDR_COMPAT_H
+
+#include "postgres.h"
+
+#include "replication/reorderbuffer.h"
+#include "storage/proc.h"
+#include "utils/relcache.h"
+
+/* The tuples of a decoded change, NULL when it has none. */
+#if PG_VERSION_NUM >= 170000
+#define bdr_change_old_tuple(change) ((change)->data.tp.oldtuple)
+#define bdr_change_new_tuple(change) ((change)->data.tp.newtuple)
+#else
+#define bdr_change_old_tuple(change) ((change)->data.tp.oldtuple ? &(change)->data.tp.oldtuple->tuple : NULL)
+#define bdr_change_new_tuple(change) ((change)->data.tp.newtuple ? &(change)->data.tp.newtuple->tuple : NULL)
+#endif
+
+/* The primary key's index, unless the key is deferrable. */
+#if PG_VERSION_NUM >= 180000
+#define bdr_primary_key_index(relation) RelationGetPrimaryKeyIndex(relation, false)
+#else
+#define bdr_primary_key_index(relation) RelationGetPrimaryKeyIndex(relation)
+#endif
+
+/* Whether the current user owns a database (or is superuser). */
+#if PG_VERSION_NUM >= 160000
+#define bdr_owns_database(oid) object_ownercheck(DatabaseRelationId, (oid), GetUserId())
+#else
+#define bdr_owns_database(oid) pg_database_ownercheck((oid), GetUserId())
+#endif
+
+/* The local number of this backend's transaction. */
+#if PG_VERSION_NUM >= 170000
+#define bdr_my_lxid() (MyProc->vxid.lxid)
+#else
+#define bdr_my_lxid() (MyProc->lxid)
+#endif
+
+/* The table permissions that a plan needs: kept in the range table until 15, in a list of their own from 16. */
+#if PG_VERSION_NUM >= 160000
+#define bdr_plan_permissions(plan) ((plan)->permInfos)
+#define bdr_permission_relid(item) (((RTEPermissionInfo *) (item))->relid)
+#define bdr_permission_required(item) (((RTEPermissionInfo *) (item))->requiredPerms)
+#else
+#define bdr_plan_permissions(plan) ((plan)->rtable)
+#define bdr_permission_relid(item) \
+	(((RangeTblEntry *) (item))->rtekind == RTE_RELATION ? ((RangeTblEntry *) (item))->relid : InvalidOid)
+#define bdr_permission_required(item) (((RangeTblEntry *) (item))->requiredPerms)
+#endif
+
+#endif

@@ -1,0 +1,143 @@
+// Whether the receiver may have our changes, and whether each of us is who the other takes it for. Checked against the
+// catalogs when a stream starts, as any role with REPLICATION could ask for one.
+//
+// The SQL session of a test may have any search_path, so every name and operator is qualified; comparisons that decide are
+// made here, not in SQL.
+
+internal import CHost
+internal import Membership
+
+/// Who this node is.
+struct LocalIdentity {
+    var nodeID: UInt32
+    var nodeName: String
+    var groupUUID: String
+    /// Node id by the name of the replication origin under which its changes are applied here; only for forwarding.
+    var nodeByOrigin: [String: UInt32] = [:]
+}
+
+struct PeerCheck {
+    private let options: PeerOptions
+
+    /// Checks inside the current transaction, or in one of its own that is over on return.
+    static func run(_ options: PeerOptions) throws -> LocalIdentity {
+        let check = PeerCheck(options: options)
+        if bdr_host_in_xact() {
+            return try check.identity()
+        }
+        return try Transaction.run { try check.identity() }
+    }
+
+    private init(options: PeerOptions) {
+        self.options = options
+    }
+
+    private func identity() throws -> LocalIdentity {
+        try self.requirePrivilege()
+        var (identity, groupID) = try self.localNode()
+        try self.requireGroup(groupID, &identity)
+        if self.options.wantsForwarded {
+            identity.nodeByOrigin = try self.origins()
+        }
+        return identity
+    }
+
+    private func requirePrivilege() throws {
+        let rows = try SQL.query(
+            """
+            SELECT rolsuper OR EXISTS (
+                     SELECT 1 FROM pg_catalog.pg_roles
+                      WHERE rolname OPERATOR(pg_catalog.=) 'bdr_superuser'
+                        AND pg_catalog.pg_has_role(session_user, oid, 'MEMBER')),
+                   session_user
+              FROM pg_catalog.pg_roles WHERE rolname OPERATOR(pg_catalog.=) session_user
+            """)
+        guard rows[0, 0] == "t" else {
+            throw BdrError(
+                SQLSTATE.insufficientPrivilege,
+                "role \"\(rows[0, 1] ?? "")\" may not receive the changes of this node",
+                hint: "Nodes connect as a superuser or a member of role bdr_superuser.")
+        }
+    }
+
+    /// This node and its group, after checking that it is the node the receiver asked for, and that the receiver is known.
+    private func localNode() throws -> (LocalIdentity, groupID: String) {
+        guard try SQL.query("SELECT pg_catalog.to_regclass('bdr.local_node')")[0, 0] != nil else {
+            throw BdrError(
+                SQLSTATE.objectNotInPrerequisiteState, "this database is not a bdr node",
+                detail: "Extension bdr is not installed in it.",
+                hint: "This output plugin serves only nodes of a bdr group.")
+        }
+        let local = try SQL.query("SELECT node_id, system_identifier, database_oid FROM bdr.local_node")
+        guard local.count == 1, let localID = local[0, 0].flatMap({ UInt32($0) }) else {
+            throw BdrError(
+                SQLSTATE.objectNotInPrerequisiteState, "this database is not a bdr node",
+                hint: "This output plugin serves only nodes of a bdr group.")
+        }
+        guard local[0, 1] == String(Int64(bitPattern: bdr_host_system_identifier())),
+            local[0, 2] == String(bdr_host_database_oid())
+        else {
+            throw BdrError(
+                SQLSTATE.objectNotInPrerequisiteState, "this database is a copy of a bdr node, not the node",
+                hint: "Remove the node's configuration from the copy: DROP EXTENSION bdr CASCADE.")
+        }
+
+        let nodes = try SQL.query("SELECT node_id, node_name, node_state, node_group_id FROM bdr.node")
+        func row(_ id: UInt32) -> Int? {
+            (0..<nodes.count).first { nodes[$0, 0] == String(id) }
+        }
+        guard let own = row(localID), let ownName = nodes[own, 1] else {
+            throw BdrError(SQLSTATE.objectNotInPrerequisiteState, "node id \(localID) of this database is not known")
+        }
+        guard localID == self.options.peerID, ownName == self.options.peerName else {
+            throw BdrError(
+                SQLSTATE.invalidParameterValue,
+                "this is node \"\(ownName)\" (id \(localID)), not node \"\(self.options.peerName)\" "
+                    + "(id \(self.options.peerID))",
+                hint: "Correct the connection string of the node.")
+        }
+        let parted = String(NodeState.parted.rawValue)
+        guard nodes[own, 2] != parted else {
+            throw BdrError(
+                SQLSTATE.objectNotInPrerequisiteState, "node \"\(ownName)\" was parted from its group")
+        }
+        guard let receiver = row(self.options.nodeID), receiver != own,
+            nodes[receiver, 1] == self.options.nodeName, nodes[receiver, 2] != parted
+        else {
+            throw BdrError(
+                SQLSTATE.insufficientPrivilege,
+                "node \"\(self.options.nodeName)\" (id \(self.options.nodeID)) is not a peer of this node",
+                detail: "It is not in the group, or it was parted.")
+        }
+        return (LocalIdentity(nodeID: localID, nodeName: ownName, groupUUID: ""), nodes[own, 3] ?? "")
+    }
+
+    private func requireGroup(_ id: String, _ identity: inout LocalIdentity) throws {
+        let groups = try SQL.query("SELECT node_group_id, node_group_name, node_group_uuid FROM bdr.node_group")
+        guard let row = (0..<groups.count).first(where: { groups[$0, 0] == id }),
+            let name = groups[row, 1], let uuid = groups[row, 2]
+        else {
+            throw BdrError(
+                SQLSTATE.objectNotInPrerequisiteState, "node \"\(identity.nodeName)\" is in no group")
+        }
+        guard name == self.options.groupName, uuid == self.options.groupUUID else {
+            throw BdrError(
+                SQLSTATE.invalidParameterValue,
+                "node \"\(self.options.nodeName)\" belongs to another group than this node",
+                detail: "It asks for group \"\(self.options.groupName)\" (\(self.options.groupUUID)); this node is in "
+                    + "\"\(name)\" (\(uuid)).")
+        }
+        identity.groupUUID = uuid
+    }
+
+    private func origins() throws -> [String: UInt32] {
+        let rows = try SQL.query("SELECT sub_origin_name, origin_node_id FROM bdr.subscription")
+        var nodes: [String: UInt32] = [:]
+        for row in 0..<rows.count {
+            if let name = rows[row, 0], let id = rows[row, 1].flatMap({ UInt32($0) }) {
+                nodes[name] = id
+            }
+        }
+        return nodes
+    }
+}

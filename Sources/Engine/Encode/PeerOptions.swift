@@ -1,0 +1,115 @@
+// The options of START_REPLICATION: who the receiver says it is, and what it can take.
+
+internal import CHost
+
+/// What the receiving node asks for. Options with names we don't know are a later version's and are passed over: what a peer
+/// can't do without, it announces by a higher `proto_min`.
+struct PeerOptions {
+    let protocolRange: ClosedRange<UInt32>
+    let groupName: String
+    /// In lower case.
+    let groupUUID: String
+    /// The receiver.
+    let nodeName: String
+    let nodeID: UInt32
+    /// The node it believes to talk to.
+    let peerName: String
+    let peerID: UInt32
+    let serverVersion: UInt32
+    let encoding: String
+    let endian: String
+    let maxAlign: UInt32
+    let float8ByValue: Bool
+    let wantsRaw: Bool
+    let wantsBinary: Bool
+    let wantsForwarded: Bool
+    /// Bytes after which a frame is written.
+    let maxFrame: Int
+
+    static let frameRange: ClosedRange<UInt32> = 1024...(16 << 20)
+
+    /// - Parameter options: names with values (nil: an option without a value), in the order given.
+    /// - Throws: an error that names the option that is missing, doubled or malformed.
+    init(_ options: [(name: String, value: String?)]) throws {
+        var values = Values()
+        for (name, value) in options {
+            try values.add(name, value)
+        }
+        let low = try values.number("proto_min", in: 1...UInt32.max)
+        let high = try values.number("proto_max", in: 1...UInt32.max)
+        guard low <= high else {
+            throw Self.invalid("proto_max", String(high), "It is below proto_min.")
+        }
+        self.protocolRange = low...high
+        self.groupName = try values.text("group_name")
+        self.groupUUID = try values.text("group_uuid").lowercased()
+        self.nodeName = try values.text("node_name")
+        self.nodeID = try values.number("node_id", in: 1...UInt32.max)
+        self.peerName = try values.text("peer_name")
+        self.peerID = try values.number("peer_id", in: 1...UInt32.max)
+        self.serverVersion = try values.number("pg_version", in: 150_000...999_999)
+        self.encoding = try values.text("encoding")
+        self.endian = try values.text("endian", among: ["little", "big"])
+        self.maxAlign = try values.number("maxalign", in: 1...64)
+        self.float8ByValue = try values.flag("float8_byval")
+        self.wantsRaw = try values.flag("raw")
+        self.wantsBinary = try values.flag("binary")
+        self.wantsForwarded = try values.flag("forward")
+        self.maxFrame = Int(try values.number("max_frame", in: Self.frameRange))
+    }
+
+    static func invalid(_ name: String, _ value: String, _ detail: String) -> BdrError {
+        BdrError(
+            SQLSTATE.invalidParameterValue, "invalid value for output plugin option \"\(name)\": \"\(value)\"",
+            detail: detail)
+    }
+
+    /// The options by name, and the ways to read one.
+    private struct Values {
+        private var byName: [String: String?] = [:]
+
+        mutating func add(_ name: String, _ value: String?) throws {
+            guard self.byName.updateValue(value, forKey: name) == nil else {
+                throw BdrError(
+                    SQLSTATE.invalidParameterValue, "output plugin option \"\(name)\" is given more than once")
+            }
+        }
+
+        func text(_ name: String) throws -> String {
+            guard let given = self.byName[name] else {
+                throw BdrError(
+                    SQLSTATE.invalidParameterValue, "output plugin option \"\(name)\" is missing",
+                    hint: "This output plugin serves only nodes of a bdr group.")
+            }
+            guard let value = given, !value.isEmpty else {
+                throw BdrError(
+                    SQLSTATE.invalidParameterValue, "output plugin option \"\(name)\" needs a value")
+            }
+            return value
+        }
+
+        func text(_ name: String, among allowed: [String]) throws -> String {
+            let value = try self.text(name)
+            guard allowed.contains(value) else {
+                throw PeerOptions.invalid(name, value, "Allowed are \(allowed.joined(separator: ", ")).")
+            }
+            return value
+        }
+
+        func number(_ name: String, in range: ClosedRange<UInt32>) throws -> UInt32 {
+            let value = try self.text(name)
+            // UInt32(_:) also takes a sign
+            guard value.utf8.allSatisfy({ (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0) }),
+                let number = UInt32(value), range.contains(number)
+            else {
+                throw PeerOptions.invalid(
+                    name, value, "It must be a number from \(range.lowerBound) to \(range.upperBound).")
+            }
+            return number
+        }
+
+        func flag(_ name: String) throws -> Bool {
+            try self.text(name, among: ["0", "1"]) == "1"
+        }
+    }
+}
