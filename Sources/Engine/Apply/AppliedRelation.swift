@@ -14,7 +14,9 @@ final class AppliedRelation {
 
     init(_ description: RelationMessage) throws {
         self.description = description
-        self.layout = description.rawPossible ? try RawLayout(description.columns) : nil
+        self.layout = description.rawPossible
+            ? try RawLayout(
+                description.columns, isUTF8: String(cString: bdr_host_encoding_name()) == "UTF8") : nil
     }
 
     deinit {

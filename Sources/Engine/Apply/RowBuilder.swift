@@ -85,10 +85,12 @@ final class RowBuilder {
                 return ""
             }
             for (number, isWanted) in wanted.enumerated() where isWanted {
-                guard let value = try? layout.attribute(number, of: tuple) else {
-                    return ""
+                switch try? layout.attribute(number, of: tuple) {
+                case .null: add(number, .null, UnsafeRawBufferPointer(start: nil, count: 0), raw: true)
+                case .value(let bytes): add(number, .binary, bytes, raw: true)
+                case .compressed: names.append(described[number].name); texts.append("(compressed)")
+                case nil: return ""
                 }
-                add(number, value == nil ? .null : .binary, value ?? UnsafeRawBufferPointer(start: nil, count: 0), raw: true)
             }
         }
         return "(\(names.joined(separator: ", ")))=(\(texts.joined(separator: ", ")))"

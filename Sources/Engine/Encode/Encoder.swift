@@ -83,7 +83,7 @@ final class Encoder {
             return false
         }
         self.begun = false
-        try self.write(CommitMessage(flags: 0, commitLSN: commitLSN, endLSN: endLSN, commitTime: commitTime))
+        try self.write(CommitMessage(commitLSN: commitLSN, endLSN: endLSN, commitTime: commitTime))
         try self.frames.flush()
         return true
     }
@@ -148,7 +148,7 @@ final class Encoder {
             throw Self.incomplete("INSERT", relation)
         }
         try self.frames.message(.insert, bodyLength: 4 + new.length) {
-            try self.frames.buffer.append(UInt32(bitPattern: change.relation))
+            try self.frames.buffer.append32(UInt32(bitPattern: change.relation))
             try new.write(to: self.frames)
         }
     }
@@ -164,7 +164,7 @@ final class Encoder {
             throw Self.incomplete("UPDATE", relation)
         }
         try self.frames.message(.update, bodyLength: 4 + 1 + (row.old?.length ?? 0) + new.length) {
-            try self.frames.buffer.append(UInt32(bitPattern: change.relation))
+            try self.frames.buffer.append32(UInt32(bitPattern: change.relation))
             try self.frames.buffer.append(UInt8(ascii: row.old == nil ? "N" : full ? "O" : "K"))
             try row.old?.write(to: self.frames)
             try new.write(to: self.frames)
@@ -182,7 +182,7 @@ final class Encoder {
             throw Self.unidentified("DELETE", relation)
         }
         try self.frames.message(.delete, bodyLength: 4 + 1 + old.length) {
-            try self.frames.buffer.append(UInt32(bitPattern: change.relation))
+            try self.frames.buffer.append32(UInt32(bitPattern: change.relation))
             try self.frames.buffer.append(UInt8(ascii: full ? "O" : "K"))
             try old.write(to: self.frames)
         }
@@ -211,10 +211,10 @@ final class Encoder {
         }
         try self.frames.message(.message, bodyLength: 1 + 8 + 2 + prefixBytes.count + 4 + content.count) {
             try self.frames.buffer.append(transactional ? 1 : 0 as UInt8)
-            try self.frames.buffer.append(lsn)
-            try self.frames.buffer.append(prefixLength)
-            try prefixBytes.withUnsafeBytes { try self.frames.buffer.append($0) }
-            try self.frames.buffer.append(length)
+            try self.frames.buffer.append64(lsn)
+            try self.frames.buffer.append16(prefixLength)
+            try prefixBytes.withUnsafeBytes { try self.frames.buffer.append(bytes: $0) }
+            try self.frames.buffer.append32(length)
             try self.frames.append(content)
         }
         if !transactional || self.frames.isFull {

@@ -41,7 +41,7 @@ final class FrameWriter {
         do {
             self.inPieces = bodyLength > Self.pieceLimit
             try self.buffer.append(type.rawValue)
-            try self.buffer.append(length)
+            try self.buffer.append32(length)
             try body()
             self.inPieces = false
         } catch {
@@ -58,7 +58,7 @@ final class FrameWriter {
         if self.inPieces {
             try self.appendInPieces(bytes)
         } else {
-            try self.buffer.append(bytes)
+            try self.buffer.append(bytes: bytes)
         }
     }
 
@@ -68,7 +68,7 @@ final class FrameWriter {
             self.buffer.removeAll(keepingCapacityUpTo: 2 * Self.pieceLimit)
         }
         if bytes.count < Self.copyLimit {
-            try self.buffer.append(bytes)
+            try self.buffer.append(bytes: bytes)
             return
         }
         // straight from the row's memory

@@ -53,7 +53,7 @@ struct Negotiation {
     func startupMessage(_ identity: LocalIdentity) -> StartupMessage {
         StartupMessage(
             protocolVersion: self.protocolVersion,
-            parameters: [
+            options: [
                 ("version", String(self.protocolVersion)),
                 ("node_id", String(identity.nodeID)),
                 ("node_name", identity.nodeName),

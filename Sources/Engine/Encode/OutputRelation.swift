@@ -29,7 +29,7 @@ final class OutputRelation {
         guard let namespace = description.namespace_name, let name = description.name, description.ncolumns >= 0 else {
             throw BdrError(SQLSTATE.internalError, "relation \(description.oid) has no description")
         }
-        var columns: [ColumnDescription] = []
+        var columns: [RelationColumn] = []
         var binary: [UInt8] = []
         var rawSafe = true
         for column in UnsafeBufferPointer(start: description.columns, count: Int(description.ncolumns)) {
@@ -37,11 +37,11 @@ final class OutputRelation {
                 throw BdrError(SQLSTATE.internalError, "a column of relation \(description.oid) has no description")
             }
             columns.append(
-                ColumnDescription(
-                    isKey: column.key != 0, isByValue: column.by_value != 0, name: String(cString: name),
-                    typeNamespace: String(cString: typeNamespace), typeName: String(cString: typeName),
-                    builtinType: column.builtin_type, typmod: column.typmod, attlen: column.attlen,
-                    attalign: column.attalign))
+                RelationColumn(
+                    name: String(cString: name), typeNamespace: String(cString: typeNamespace),
+                    typeName: String(cString: typeName), builtinType: column.builtin_type, typmod: column.typmod,
+                    attlen: column.attlen, attalign: column.attalign, isKey: column.key != 0,
+                    isByValue: column.by_value != 0))
             rawSafe = rawSafe && RawLayout.isRawSafe(builtinType: column.builtin_type)
             binary.append(negotiation.binary && column.binary_io != 0 ? 1 : 0)
         }

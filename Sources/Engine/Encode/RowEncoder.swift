@@ -51,18 +51,18 @@ enum EncodedTuple {
         switch self {
         case .raw(let tuple):
             try frames.buffer.append(UInt8(ascii: "W"))
-            try frames.buffer.append(tuple.attributes)
+            try frames.buffer.append16(tuple.attributes)
             try frames.buffer.append((tuple.has_nulls != 0 ? 1 : 0) | (tuple.has_varwidth != 0 ? 2 : 0) as UInt8)
-            try frames.buffer.append(tuple.data_length)
-            try frames.buffer.append(UnsafeRawBufferPointer(start: tuple.bitmap, count: Self.bitmapLength(tuple)))
+            try frames.buffer.append32(tuple.data_length)
+            try frames.buffer.append(bytes: UnsafeRawBufferPointer(start: tuple.bitmap, count: Self.bitmapLength(tuple)))
             try frames.append(UnsafeRawBufferPointer(start: tuple.data, count: Int(tuple.data_length)))
         case .columns(let values, let count):
             try frames.buffer.append(UInt8(ascii: "C"))
-            try frames.buffer.append(UInt16(clamping: count))
+            try frames.buffer.append16(UInt16(clamping: count))
             for value in values.prefix(count) {
                 try frames.buffer.append(value.kind)
                 if Self.hasBytes(value) {
-                    try frames.buffer.append(value.length)
+                    try frames.buffer.append32(value.length)
                     try frames.append(UnsafeRawBufferPointer(start: value.data, count: Int(value.length)))
                     try frames.buffer.append(0 as UInt8)
                 }
