@@ -8,11 +8,17 @@
 #include "postgres.h"
 
 #include "access/xlogdefs.h"
+#include "nodes/pg_list.h"
 #include "storage/lwlock.h"
 #include "utils/timestamp.h"
 
 #include "bdr_host.h"
 #include "bdr_engine.h"
+
+/* 18 has another spelling of it */
+#ifndef pg_attribute_noreturn
+#define pg_attribute_noreturn() __attribute__((noreturn))
+#endif
 
 #define BDR_VERSION "1.0.0"
 #define BDR_VERSION_NUM 10000
@@ -71,7 +77,10 @@ extern void bdr_discard_error(void);
 extern int	bdr_min_worker_backoff_delay;
 extern int	bdr_max_worker_backoff_delay;
 extern int	bdr_synchronous_commit;
+extern int	bdr_decoding_work_mem;
+extern int	bdr_max_databases;
 extern bool bdr_accept_connections;
+extern bool bdr_internal_session;
 
 /* host_sql.c: lets other host functions hand out text results */
 extern BdrSqlResult *bdr_make_result(int rows, int columns);
@@ -80,14 +89,51 @@ extern void bdr_result_set_processed(BdrSqlResult *result, uint64 processed);
 
 /* workers.c */
 extern void bdr_workers_init(void);
+extern bool bdr_preloaded(void);
+/* raises object_not_in_prerequisite_state unless the server preloaded the module */
+extern void bdr_require_preload(void);
+/* this process is a manager, apply or join worker */
+extern bool bdr_is_worker(void);
+extern void bdr_assign_synchronous_commit(int value, void *extra);
 extern void bdr_session_hygiene(void);
 extern bool bdr_shutdown_requested(void);
+/* What sessions must know of this database's node. known: its manager has told, or there is no node. */
+typedef struct BdrGate
+{
+	uint32		generation;
+	bool		known;
+	bool		refuse_writes;
+	bool		check_identity;
+	uint32		node_id;
+	int			node_state;
+} BdrGate;
+extern bool bdr_gate_read(BdrGate *gate);
+/* changes whenever bdr_gate_read may answer otherwise; 0 without shared memory */
+extern uint32 bdr_gate_generation(void);
 extern bool bdr_gate_refuses_writes(uint32 *node_id, int *state);
 extern bool bdr_gate_checks_identity(void);
 extern void bdr_manager_wakeup(Oid database);
 extern void bdr_supervisor_request(Oid database);
+/* bdr_supervisor_request for this database when, and if, the transaction commits */
+extern void bdr_request_manager_at_commit(void);
+/* DROP DATABASE: keep workers out; let them in again, or forget the database; stop those that are there */
 extern bool bdr_close_database(Oid database);
 extern void bdr_reopen_database(Oid database);
+extern void bdr_forget_database(Oid database);
+extern bool bdr_database_is_closing(Oid database);
+extern int	bdr_terminate_workers(Oid database);
+extern List *bdr_database_origins(Oid database);
+/* reading the extension's own small tables without SPI: open (false: not there), next, column, close */
+typedef struct BdrCatalogScan
+{
+	struct RelationData *relation;
+	struct SysScanDescData *scan;
+	struct HeapTupleData *tuple;
+} BdrCatalogScan;
+extern bool bdr_catalog_open(BdrCatalogScan *scan, const char *table);
+extern bool bdr_catalog_next(BdrCatalogScan *scan);
+extern bool bdr_catalog_column(BdrCatalogScan *scan, const char *column, Oid type, Datum *value);
+extern void bdr_catalog_close(BdrCatalogScan *scan);
 
 /* host_libpq.c: the libpq connection behind a handle, NULL for NULL */
 struct pg_conn;
@@ -98,6 +144,12 @@ extern void bdr_executor_end_transaction(bool commit);
 
 /* hooks.c */
 extern void bdr_hooks_init(void);
+/* While on, what this session does is bdr's own work: the refusal of writes on a joining node does not hold. Gives back what
+ * it was; switched off by itself at the end of the transaction and when a subtransaction aborts. */
+extern bool bdr_gate_exempt(bool on);
+
+/* host_slot.c: asks those who hold a bdr slot of a database to let go; returns how many hold one */
+extern int	bdr_terminate_slot_holders(Oid database);
 
 /* host_tuple.c: how the output plugin reads rows; it is also the relation_handle of a BdrChange */
 typedef struct BdrRowReader BdrRowReader;

@@ -168,6 +168,8 @@ int32_t bdr_host_worker_info(int32_t role, uint32_t peer, BdrWorkerInfo *info);
 int32_t bdr_host_worker_start(int32_t role, uint32_t peer, const char *name);
 /* Asks one to stop (SIGTERM). */
 int32_t bdr_host_worker_stop(int32_t role, uint32_t peer);
+/* Forgets counters and last error of a worker that does not run (its peer has left). */
+int32_t bdr_host_worker_forget(int32_t role, uint32_t peer);
 /* Peers (node ids) for which this database has apply worker entries. Returns the count. */
 int32_t bdr_host_worker_peers(uint32_t *peers, int32_t capacity);
 /* True when this database's workers shall stop (DROP DATABASE is waiting). */

@@ -9,7 +9,7 @@ use Test::More;
 my $columns = join ', ', map { "c$_ int" } 1 .. 1199;
 my $texts = join ', ', map { "t$_ text" } 1 .. 1199;
 my ($a, $b) = node_pair(
-	conf => "logical_decoding_work_mem = '64kB'",
+	conf => "bdr.decoding_work_mem = '64kB'",
 	setup => qq{
 	CREATE TABLE toasted (id int PRIMARY KEY, big text, small int, big2 bytea);
 	ALTER TABLE toasted ALTER big SET STORAGE EXTERNAL;
@@ -65,7 +65,7 @@ for my $pair ([ $a, $b, 0 ], [ $b, $a, 100 ])
 	same_ok($from, $to, 'wide_text', "1,200 columns of variable width with toast $side");
 }
 
-# 200 MB: a transaction far beyond logical_decoding_work_mem, a value far beyond a frame.
+# 200 MB: a transaction far beyond the memory for decoding, a value far beyond a frame.
 $a->sql("INSERT INTO huge (id, v) SELECT 1, decode(repeat(md5('seed'), 200 * 1024 * 1024 / 16), 'hex')");
 ok(wait_caught_up($a, $b, timeout => 180), 'a bytea of 200 MB arrives');
 same_rows($a, $b, 'SELECT id, length(v), md5(v) FROM huge', 'and is the same');

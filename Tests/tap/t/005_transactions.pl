@@ -1,4 +1,4 @@
-# Transactions arrive whole, in order and once: large ones beyond logical_decoding_work_mem, subtransactions and their
+# Transactions arrive whole, in order and once: large ones beyond the memory for decoding, subtransactions and their
 # rollbacks, prepared transactions, DDL in the middle, savepoints by the thousand.
 
 use strict;
@@ -8,7 +8,7 @@ use BDR::Test;
 use Test::More;
 
 my ($a, $b) = node_pair(
-	conf => "logical_decoding_work_mem = '64kB'\nmax_prepared_transactions = 10",
+	conf => "bdr.decoding_work_mem = '64kB'\nmax_prepared_transactions = 10",
 	setup => q{
 	CREATE TABLE t (id int PRIMARY KEY, v text);
 	CREATE TABLE parent (id int PRIMARY KEY);

@@ -25,6 +25,8 @@ wal_level = logical
 track_commit_timestamp = on
 restart_after_crash = on
 timezone = 'UTC'
+bdr.min_worker_backoff_delay = 100ms
+bdr.max_worker_backoff_delay = 2s
 CONF
 
 # BDR::Node->create(NAME, %options): initdb, configure, start, create the database.

@@ -1,0 +1,165 @@
+/*
+ * bdr.c: the module: its settings, and what it registers when the server preloads it.
+ *
+ * Loaded without shared_preload_libraries it defines its settings and nothing else: there is no shared memory then, no
+ * worker and no hook, and functions that need them say so (bdr_require_preload).
+ */
+#include "bdr.h"
+
+#include <limits.h>
+
+#include "access/parallel.h"
+#include "access/xact.h"
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/acl.h"
+#include "utils/guc.h"
+
+PG_MODULE_MAGIC;
+
+#define BDR_SUPERUSER_ROLE "bdr_superuser"
+
+int			bdr_min_worker_backoff_delay = 1000;
+int			bdr_max_worker_backoff_delay = 60000;
+int			bdr_synchronous_commit = SYNCHRONOUS_COMMIT_OFF;
+int			bdr_decoding_work_mem = 262144;
+int			bdr_max_databases = 64;
+bool		bdr_accept_connections = true;
+bool		bdr_internal_session = false;
+
+void		_PG_init(void);
+
+/* As for synchronous_commit, whose own table the server keeps to itself. */
+static const struct config_enum_entry synchronous_commit_values[] = {
+	{"local", SYNCHRONOUS_COMMIT_LOCAL_FLUSH, false},
+	{"remote_write", SYNCHRONOUS_COMMIT_REMOTE_WRITE, false},
+	{"remote_apply", SYNCHRONOUS_COMMIT_REMOTE_APPLY, false},
+	{"on", SYNCHRONOUS_COMMIT_ON, false},
+	{"off", SYNCHRONOUS_COMMIT_OFF, false},
+	{"true", SYNCHRONOUS_COMMIT_ON, true},
+	{"false", SYNCHRONOUS_COMMIT_OFF, true},
+	{"yes", SYNCHRONOUS_COMMIT_ON, true},
+	{"no", SYNCHRONOUS_COMMIT_OFF, true},
+	{"1", SYNCHRONOUS_COMMIT_ON, true},
+	{"0", SYNCHRONOUS_COMMIT_OFF, true},
+	{NULL, 0, false}
+};
+
+/* Same limits as logical_decoding_work_mem; -1 leaves that one alone. */
+static bool
+CheckDecodingWorkMem(int *value, void **extra, GucSource source)
+{
+	if (*value != -1 && *value < 64)
+	{
+		GUC_check_errdetail("The smallest amount is 64 kB; -1 leaves it to the origin's logical_decoding_work_mem.");
+		return false;
+	}
+	return true;
+}
+
+/*
+ * bdr.internal_session lifts the refusal of writes on a joining node, so only those may turn it on who could break the
+ * node anyway. A source below a client's is C code of ours.
+ */
+static bool
+CheckInternalSession(bool *value, void **extra, GucSource source)
+{
+	Oid			role;
+
+	if (!*value || source < PGC_S_GLOBAL || source == PGC_S_OVERRIDE || InitializingParallelWorker)
+		return true;
+	if (IsTransactionState())
+	{
+		if (superuser())
+			return true;
+		role = get_role_oid(BDR_SUPERUSER_ROLE, true);
+		if (OidIsValid(role) && has_privs_of_role(GetUserId(), role))
+			return true;
+	}
+	GUC_check_errcode(ERRCODE_INSUFFICIENT_PRIVILEGE);
+	GUC_check_errmsg("permission denied to set parameter \"%s\"", "bdr.internal_session");
+	GUC_check_errdetail("Only superusers and members of %s may set it.", BDR_SUPERUSER_ROLE);
+	return false;
+}
+
+static void
+DefineSettings(void)
+{
+	DefineCustomEnumVariable("bdr.synchronous_commit",
+							 "Sets synchronous_commit of the workers that apply other nodes' transactions.",
+							 "With off, the default, applying does not wait for the disk: a transaction is confirmed to its "
+							 "origin only once it is on disk here, and after a crash the origin sends again what was lost.",
+							 &bdr_synchronous_commit,
+							 SYNCHRONOUS_COMMIT_OFF,
+							 synchronous_commit_values,
+							 PGC_SUSET,
+							 0,
+							 NULL, bdr_assign_synchronous_commit, NULL);
+	DefineCustomIntVariable("bdr.min_worker_backoff_delay",
+							"Sets how long a worker that failed waits at first before it is started again.",
+							"The delay doubles with each further failure, up to bdr.max_worker_backoff_delay.",
+							&bdr_min_worker_backoff_delay,
+							1000, 0, INT_MAX,
+							PGC_SUSET,
+							GUC_UNIT_MS,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("bdr.max_worker_backoff_delay",
+							"Sets the longest delay between two starts of a worker that keeps failing.",
+							NULL,
+							&bdr_max_worker_backoff_delay,
+							60000, 0, INT_MAX,
+							PGC_SUSET,
+							GUC_UNIT_MS,
+							NULL, NULL, NULL);
+	DefineCustomBoolVariable("bdr.accept_connections",
+							 "Lets other nodes connect and receive changes from this one.",
+							 "When off, new replication connections of other nodes are refused; existing ones go on.",
+							 &bdr_accept_connections,
+							 true,
+							 PGC_SUSET,
+							 0,
+							 NULL, NULL, NULL);
+	DefineCustomIntVariable("bdr.decoding_work_mem",
+							"Sets the memory that this node asks each origin to use for decoding its changes.",
+							"It takes the place of logical_decoding_work_mem on the connections that this node opens to its "
+							"peers: larger transactions are spilled to disk on the origin. -1 leaves it to the origin's own "
+							"setting.",
+							&bdr_decoding_work_mem,
+							262144, -1, MAX_KILOBYTES,
+							PGC_SUSET,
+							GUC_UNIT_KB,
+							CheckDecodingWorkMem, NULL, NULL);
+	DefineCustomBoolVariable("bdr.internal_session",
+							 "Marks a session of bdr itself, which may write while its node is still joining.",
+							 NULL,
+							 &bdr_internal_session,
+							 false,
+							 PGC_USERSET,
+							 GUC_NOT_IN_SAMPLE | GUC_NO_SHOW_ALL | GUC_DISALLOW_IN_FILE,
+							 CheckInternalSession, NULL, NULL);
+	if (process_shared_preload_libraries_in_progress)
+	{
+		DefineCustomIntVariable("bdr.max_databases",
+								"Sets how many databases of this server can be nodes.",
+								"Each takes a little shared memory; the workers they need count against "
+								"max_worker_processes.",
+								&bdr_max_databases,
+								64, 1, 10000,
+								PGC_POSTMASTER,
+								0,
+								NULL, NULL, NULL);
+		MarkGUCPrefixReserved("bdr");
+	}
+}
+
+void
+_PG_init(void)
+{
+	DefineSettings();
+	if (!process_shared_preload_libraries_in_progress)
+		return;
+	bdr_workers_init();
+	/* pg_upgrade's server runs no worker and must be able to write everywhere */
+	if (!IsBinaryUpgrade)
+		bdr_hooks_init();
+}

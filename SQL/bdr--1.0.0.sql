@@ -1,0 +1,492 @@
+/* bdr--1.0.0.sql: roles, catalog, functions and views of schema bdr */
+
+\echo Use "CREATE EXTENSION bdr" to load this file. \quit
+
+-- ---------------------------------------------------------------------------------------------------------------------
+-- Roles. They belong to the server, not to this database: they may exist already, another database may be creating them
+-- at this moment, and they stay when the extension is dropped.
+-- ---------------------------------------------------------------------------------------------------------------------
+
+DO LANGUAGE plpgsql $roles$
+DECLARE
+	roles pg_catalog.text[] := ARRAY[
+		'bdr_superuser', 'manages nodes and groups: all rights in schema bdr',
+		'bdr_read_all_stats', 'reads the state of replication',
+		'bdr_monitor', 'reads the state of replication and runs the monitoring functions',
+		'bdr_application', 'uses bdr functions that applications need',
+		'bdr_read_all_conflicts', 'reads the history of all conflicts'];
+BEGIN
+	FOR i IN 1 .. pg_catalog.array_length(roles, 1) BY 2 LOOP
+		IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = roles[i]) THEN
+			BEGIN
+				EXECUTE pg_catalog.format('CREATE ROLE %I NOLOGIN', roles[i]);
+				EXECUTE pg_catalog.format('COMMENT ON ROLE %I IS %L', roles[i], roles[i + 1]);
+			EXCEPTION WHEN duplicate_object OR unique_violation THEN
+				NULL;
+			END;
+		END IF;
+	END LOOP;
+	IF NOT pg_catalog.pg_has_role('bdr_monitor', 'bdr_read_all_stats', 'MEMBER') THEN
+		BEGIN
+			GRANT bdr_read_all_stats TO bdr_monitor;
+		EXCEPTION WHEN unique_violation OR internal_error THEN
+			NULL;
+		END;
+	END IF;
+END
+$roles$;
+
+CREATE SCHEMA bdr;
+COMMENT ON SCHEMA bdr IS 'multi-master logical replication: catalog, functions and views';
+
+-- ---------------------------------------------------------------------------------------------------------------------
+-- Catalog. Ordinary tables: every step of a join is a transaction, and what was committed survives a crash. None of it is
+-- configuration for pg_dump: a restored copy of a node is an ordinary database.
+-- ---------------------------------------------------------------------------------------------------------------------
+
+CREATE TABLE bdr.node_group (
+	node_group_id oid PRIMARY KEY,
+	node_group_name name NOT NULL UNIQUE,
+	node_group_default_repset oid NOT NULL DEFAULT 0,
+	node_group_default_repset_ext oid NOT NULL DEFAULT 0,
+	node_group_parent_id oid NOT NULL DEFAULT 0,
+	node_group_flags int NOT NULL DEFAULT 0,
+	node_group_uuid uuid NOT NULL UNIQUE,
+	node_group_apply_delay interval NOT NULL DEFAULT '0',
+	node_group_check_constraints bool NOT NULL DEFAULT true,
+	node_group_num_writers int NOT NULL DEFAULT -1,
+	node_group_enable_wal_decoder bool NOT NULL DEFAULT false,
+	node_group_next_node_id oid NOT NULL DEFAULT 1
+);
+COMMENT ON TABLE bdr.node_group IS 'the group that the local node belongs to';
+COMMENT ON COLUMN bdr.node_group.node_group_next_node_id IS 'id that the next node of the group gets; ids are never used again';
+
+CREATE TABLE bdr.node (
+	node_id oid PRIMARY KEY,
+	node_name name NOT NULL UNIQUE,
+	node_group_id oid NOT NULL DEFAULT 0,
+	source_node_id oid NOT NULL DEFAULT 0,
+	node_state oid NOT NULL,
+	target_state oid NOT NULL,
+	seq_id int4 NOT NULL DEFAULT 0,
+	dbname name NOT NULL,
+	proto_version_ranges int[] NOT NULL DEFAULT ARRAY[1, 1],
+	reserved int2 NOT NULL DEFAULT 0,
+	synchronize_structure "char" NOT NULL DEFAULT 'n',
+	generation smallint NOT NULL DEFAULT 0,
+	node_kind oid NOT NULL DEFAULT 0,
+	node_join_finished boolean NOT NULL DEFAULT false
+);
+COMMENT ON TABLE bdr.node IS 'all nodes of the group, as known here';
+COMMENT ON COLUMN bdr.node.node_id IS 'number of the node in its group; provisional while the node is in none';
+
+CREATE TABLE bdr.node_interface (
+	if_id oid PRIMARY KEY,
+	if_name name NOT NULL,
+	node_id oid NOT NULL REFERENCES bdr.node ON UPDATE CASCADE ON DELETE CASCADE,
+	if_dsn text NOT NULL,
+	UNIQUE (node_id, if_name)
+);
+COMMENT ON TABLE bdr.node_interface IS 'how nodes reach one another: connection strings, which may contain passwords';
+
+CREATE TABLE bdr.local_node (
+	node_id oid PRIMARY KEY REFERENCES bdr.node ON UPDATE CASCADE ON DELETE CASCADE,
+	system_identifier bigint NOT NULL,
+	database_oid oid NOT NULL,
+	only_one bool NOT NULL DEFAULT true UNIQUE CHECK (only_one)
+);
+COMMENT ON TABLE bdr.local_node IS 'which node this database is; server and database tell the node from a copy of it';
+
+CREATE TABLE bdr.node_local_info (
+	node_id oid PRIMARY KEY REFERENCES bdr.node ON UPDATE CASCADE ON DELETE CASCADE,
+	applied_state oid NOT NULL,
+	ddl_epoch int8 NOT NULL DEFAULT 0,
+	pub_repsets text[],
+	sub_repsets text[],
+	slot_name name
+);
+COMMENT ON TABLE bdr.node_local_info IS 'what this node keeps about each node';
+COMMENT ON COLUMN bdr.node_local_info.slot_name IS 'slot on that node from which this one receives; null for the local node';
+
+CREATE TABLE bdr.subscription (
+	pgl_subscription_id oid PRIMARY KEY,
+	sub_name name NOT NULL UNIQUE,
+	nodegroup_id oid NOT NULL,
+	origin_node_id oid NOT NULL REFERENCES bdr.node ON UPDATE CASCADE ON DELETE CASCADE,
+	target_node_id oid NOT NULL REFERENCES bdr.node ON UPDATE CASCADE ON DELETE CASCADE,
+	subscription_mode "char" NOT NULL DEFAULT 'n',
+	source_node_id oid NOT NULL,
+	ddl_epoch int8 NOT NULL DEFAULT 0,
+	sub_enabled bool NOT NULL DEFAULT true,
+	sub_slot_name name NOT NULL,
+	sub_origin_name name NOT NULL,
+	UNIQUE (origin_node_id, target_node_id)
+);
+COMMENT ON TABLE bdr.subscription IS 'from which nodes the local node receives changes';
+
+CREATE TABLE bdr.state_journal (
+	node_id oid NOT NULL,
+	state_counter oid NOT NULL,
+	state oid NOT NULL,
+	entered_time timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	PRIMARY KEY (node_id, state_counter)
+);
+COMMENT ON TABLE bdr.state_journal IS 'when each node entered which state, as seen here';
+
+CREATE TABLE bdr.join_state (
+	only_one bool PRIMARY KEY DEFAULT true CHECK (only_one),
+	step text NOT NULL,
+	target_dsn text NOT NULL,
+	synchronize_structure text NOT NULL,
+	requested_group name,
+	join_token text NOT NULL,
+	target_node_id oid,
+	target_node_name name,
+	group_name name,
+	remote_slot_name name,
+	remote_lsn pg_lsn,
+	local_slot_name name,
+	local_lsn pg_lsn,
+	origin_name name,
+	catchup_lsn pg_lsn,
+	progress text,
+	tables_total int,
+	tables_done int NOT NULL DEFAULT 0,
+	rows_copied bigint NOT NULL DEFAULT 0,
+	bytes_copied bigint NOT NULL DEFAULT 0,
+	restored bool NOT NULL DEFAULT false,
+	started_time timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	changed_time timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	error_sqlstate text,
+	error_message text,
+	error_detail text,
+	error_hint text
+);
+COMMENT ON TABLE bdr.join_state IS 'how far the local node has come in joining its group; contains a connection string';
+
+CREATE TABLE bdr.join_progress_line (
+	line_number int PRIMARY KEY,
+	line_time timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	line text NOT NULL
+);
+COMMENT ON TABLE bdr.join_progress_line IS 'what the join has done so far, in words';
+
+CREATE TABLE bdr.node_peer_progress (
+	node_id oid NOT NULL,
+	peer_node_id oid NOT NULL,
+	last_update_sent_time timestamptz,
+	last_update_recv_time timestamptz,
+	last_update_node_lsn pg_lsn,
+	peer_position pg_lsn,
+	peer_replay_time timestamptz,
+	last_update_horizon_xid oid,
+	last_update_horizon_lsn pg_lsn,
+	PRIMARY KEY (node_id, peer_node_id)
+);
+COMMENT ON TABLE bdr.node_peer_progress IS 'what each node has reported of its progress with each other one';
+
+CREATE TABLE bdr.worker_error (
+	error_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	worker_role int4 NOT NULL,
+	peer_node_id oid NOT NULL,
+	worker_pid int4 NOT NULL DEFAULT pg_catalog.pg_backend_pid(),
+	error_time timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	error_sqlstate text NOT NULL,
+	error_message text NOT NULL,
+	error_detail text,
+	error_context text
+);
+CREATE INDEX worker_error_of_worker ON bdr.worker_error (worker_role, peer_node_id, error_id);
+COMMENT ON TABLE bdr.worker_error IS 'last errors of background workers, a bounded number of each';
+
+-- ---------------------------------------------------------------------------------------------------------------------
+-- Functions. Those that run SQL fix their search_path, so that no object of a user can come between.
+-- ---------------------------------------------------------------------------------------------------------------------
+
+CREATE FUNCTION bdr.bdr_version() RETURNS text
+	LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'bdr_version';
+COMMENT ON FUNCTION bdr.bdr_version() IS 'version of the extension''s library';
+
+CREATE FUNCTION bdr.bdr_version_num() RETURNS integer
+	LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'bdr_version_num';
+COMMENT ON FUNCTION bdr.bdr_version_num() IS 'version as a number: major * 10000 + minor * 100 + patch';
+
+CREATE FUNCTION bdr.bdr_edition() RETURNS text
+	LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'bdr_edition';
+COMMENT ON FUNCTION bdr.bdr_edition() IS 'SE: works on community PostgreSQL; there is no other edition';
+
+CREATE FUNCTION bdr.create_node(node_name text, local_dsn text, node_kind text DEFAULT NULL) RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME', 'bdr_create_node';
+COMMENT ON FUNCTION bdr.create_node(text, text, text) IS
+	'makes this database a node; local_dsn is how the other nodes will connect to it';
+
+CREATE FUNCTION bdr.create_node_group(node_group_name text, parent_group_name text DEFAULT NULL,
+									  join_node_group boolean DEFAULT true, node_group_type text DEFAULT NULL)
+	RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME', 'bdr_create_node_group';
+COMMENT ON FUNCTION bdr.create_node_group(text, text, boolean, text) IS
+	'creates a group with the local node as its only member';
+
+CREATE FUNCTION bdr.join_node_group(join_target_dsn text, node_group_name text DEFAULT NULL,
+									pause_in_standby boolean DEFAULT false,
+									wait_for_completion boolean DEFAULT true,
+									synchronize_structure text DEFAULT 'all')
+	RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME', 'bdr_join_node_group';
+COMMENT ON FUNCTION bdr.join_node_group(text, text, boolean, boolean, text) IS
+	'makes the local node a member of the group of the node at join_target_dsn, copying structure and data from it';
+
+CREATE FUNCTION bdr.wait_for_join_completion(verbose_progress boolean DEFAULT false) RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME', 'bdr_wait_for_join_completion';
+COMMENT ON FUNCTION bdr.wait_for_join_completion(boolean) IS
+	'waits until the local node is an active member of its group, or raises the error that ended the join';
+
+CREATE FUNCTION bdr.check_settings(remote_dsn text DEFAULT NULL, OUT name text, OUT status text, OUT detail text,
+								   OUT hint text)
+	RETURNS SETOF record
+	LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME', 'bdr_check_settings';
+COMMENT ON FUNCTION bdr.check_settings(text) IS
+	'what of this server''s (and a remote node''s) settings is right for a node, and what to type where it is not';
+
+CREATE FUNCTION bdr.wait_slot_confirm_lsn(slot_name text DEFAULT NULL, target_lsn pg_lsn DEFAULT NULL) RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME', 'bdr_wait_slot_confirm_lsn';
+COMMENT ON FUNCTION bdr.wait_slot_confirm_lsn(text, pg_lsn) IS
+	'waits until the peer of a slot (all peers) has confirmed an LSN of this node (the current one)';
+
+CREATE FUNCTION bdr.wait_for_apply_queue(peer_node_name text, target_lsn pg_lsn) RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME', 'bdr_wait_for_apply_queue';
+COMMENT ON FUNCTION bdr.wait_for_apply_queue(text, pg_lsn) IS
+	'waits until what comes from a peer (all peers, if null) up to an LSN of it (what was received, if null) is applied here';
+
+CREATE FUNCTION bdr.alter_subscription_enable(subscription_name name DEFAULT NULL, immediate boolean DEFAULT false)
+	RETURNS integer
+	LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME', 'bdr_alter_subscription_enable';
+COMMENT ON FUNCTION bdr.alter_subscription_enable(name, boolean) IS
+	'lets the local node receive again; returns how many subscriptions were switched on';
+
+CREATE FUNCTION bdr.alter_subscription_disable(subscription_name name DEFAULT NULL, immediate boolean DEFAULT false)
+	RETURNS integer
+	LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME', 'bdr_alter_subscription_disable';
+COMMENT ON FUNCTION bdr.alter_subscription_disable(name, boolean) IS
+	'stops receiving, at commit or at once; returns how many subscriptions were switched off';
+
+CREATE FUNCTION bdr.local_group_slot_name() RETURNS text
+	LANGUAGE c STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME', 'bdr_local_group_slot_name';
+COMMENT ON FUNCTION bdr.local_group_slot_name() IS 'name of the slot that holds WAL for the whole group';
+
+CREATE FUNCTION bdr.peer_state_name(state oid) RETURNS text
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'bdr_peer_state_name';
+COMMENT ON FUNCTION bdr.peer_state_name(oid) IS 'name of a node state';
+
+CREATE FUNCTION bdr.show_subscription_status(
+		OUT peer oid, OUT worker_pid int, OUT status text, OUT receive_lsn pg_lsn, OUT receive_commit_lsn pg_lsn,
+		OUT last_xact_replay_lsn pg_lsn, OUT last_xact_flush_lsn pg_lsn, OUT last_xact_replay_timestamp timestamptz,
+		OUT connect_time timestamptz, OUT nconnect bigint, OUT ninsert bigint, OUT nupdate bigint, OUT ndelete bigint,
+		OUT ntruncate bigint, OUT ncommit bigint, OUT nconflict bigint, OUT nmissing bigint, OUT last_error_sqlstate text,
+		OUT last_error_message text, OUT last_error_time timestamptz)
+	RETURNS SETOF record
+	LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'bdr_show_subscription_status';
+COMMENT ON FUNCTION bdr.show_subscription_status() IS 'progress of the workers that receive and apply';
+
+CREATE FUNCTION bdr.show_workers(OUT worker_pid int, OUT worker_role int, OUT worker_role_name text, OUT worker_peer oid,
+								 OUT started timestamptz)
+	RETURNS SETOF record
+	LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'bdr_show_workers';
+COMMENT ON FUNCTION bdr.show_workers() IS 'background workers of this database';
+
+-- Internal: what views and other nodes call. Not for people.
+
+CREATE FUNCTION bdr.internal_mask_dsn(dsn text) RETURNS text
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'bdr_mask_dsn';
+COMMENT ON FUNCTION bdr.internal_mask_dsn(text) IS 'connection string without its secrets';
+
+CREATE FUNCTION bdr.internal_object_name(kind text, database text, node_group text, origin text, target text) RETURNS text
+	LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'bdr_object_name';
+COMMENT ON FUNCTION bdr.internal_object_name(text, text, text, text, text) IS
+	'name of a slot, group_slot, origin or subscription by the naming rule';
+
+CREATE FUNCTION bdr.internal_peer_call(verb text, VARIADIC args text[],
+									   OUT f1 text, OUT f2 text, OUT f3 text, OUT f4 text, OUT f5 text, OUT f6 text,
+									   OUT f7 text, OUT f8 text, OUT f9 text, OUT f10 text, OUT f11 text, OUT f12 text)
+	RETURNS SETOF record
+	LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME', 'bdr_internal_peer_call';
+COMMENT ON FUNCTION bdr.internal_peer_call(text, text[]) IS 'what nodes ask of one another while one of them joins';
+
+CREATE FUNCTION bdr.boundary_test(what text, repetitions bigint DEFAULT 1) RETURNS integer
+	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME', 'bdr_boundary_test';
+COMMENT ON FUNCTION bdr.boundary_test(text, bigint) IS 'for tests: makes an error cross the border between C and Swift';
+
+-- ---------------------------------------------------------------------------------------------------------------------
+-- Views
+-- ---------------------------------------------------------------------------------------------------------------------
+
+CREATE VIEW bdr.node_summary AS
+SELECT n.node_name, g.node_group_name, i.if_name AS interface_name, bdr.internal_mask_dsn(i.if_dsn) AS interface_connstr,
+	bdr.peer_state_name(n.node_state) AS peer_state_name, bdr.peer_state_name(n.target_state) AS peer_target_state_name,
+	n.seq_id AS node_seq_id, n.dbname AS node_local_dbname, NULL::text[] AS pub_repsets, NULL::text[] AS sub_repsets,
+	'INSERT, UPDATE, DELETE, TRUNCATE'::text AS set_repl_ops, n.node_id, n.node_group_id, i.if_id
+FROM bdr.node n
+	LEFT JOIN bdr.node_group g ON g.node_group_id = n.node_group_id
+	LEFT JOIN bdr.node_interface i ON i.node_id = n.node_id;
+COMMENT ON VIEW bdr.node_summary IS 'all nodes known to the local one';
+
+CREATE VIEW bdr.local_node_summary AS
+SELECT s.node_name, s.node_group_name, s.interface_name, s.interface_connstr, s.peer_state_name,
+	s.peer_target_state_name, s.node_seq_id, s.node_local_dbname, i.pub_repsets, i.sub_repsets, s.set_repl_ops, s.node_id,
+	s.node_group_id, s.if_id
+FROM bdr.node_summary s
+	JOIN bdr.local_node l ON l.node_id = s.node_id
+	LEFT JOIN bdr.node_local_info i ON i.node_id = s.node_id;
+COMMENT ON VIEW bdr.local_node_summary IS 'the local node';
+
+CREATE VIEW bdr.state_journal_details AS
+SELECT j.state_counter, j.node_id, n.node_name, j.state,
+	'BDR_PEER_STATE_' || bdr.peer_state_name(j.state) AS state_name, j.entered_time
+FROM bdr.state_journal j
+	LEFT JOIN bdr.node n ON n.node_id = j.node_id;
+COMMENT ON VIEW bdr.state_journal_details IS 'when each node entered which state, with names';
+
+CREATE VIEW bdr.node_slots AS
+SELECT w.target_dbname, w.node_group_name, w.origin_name, w.target_name, w.node_group_id, w.origin_id, w.target_id,
+	w.local_slot_name, s.slot_name, w.is_group_slot, false AS is_decoder_slot, s.plugin, s.slot_type, s.datoid, s.database,
+	s.temporary, s.active, s.active_pid, s.xmin, s.catalog_xmin, s.restart_lsn, s.confirmed_flush_lsn,
+	a.usesysid, a.usename, a.application_name, a.client_addr, a.client_hostname, a.client_port, a.backend_start,
+	COALESCE(a.state, 'disconnected') AS state,
+	COALESCE(a.sent_lsn, s.confirmed_flush_lsn) AS sent_lsn, COALESCE(a.write_lsn, s.confirmed_flush_lsn) AS write_lsn,
+	COALESCE(a.flush_lsn, s.confirmed_flush_lsn) AS flush_lsn, COALESCE(a.replay_lsn, s.confirmed_flush_lsn) AS replay_lsn,
+	a.write_lag, a.flush_lag, a.replay_lag,
+	b.sent_lag_bytes, b.write_lag_bytes, b.flush_lag_bytes, b.replay_lag_bytes,
+	pg_catalog.pg_size_pretty(b.sent_lag_bytes) AS sent_lag_size,
+	pg_catalog.pg_size_pretty(b.write_lag_bytes) AS write_lag_size,
+	pg_catalog.pg_size_pretty(b.flush_lag_bytes) AS flush_lag_size,
+	pg_catalog.pg_size_pretty(b.replay_lag_bytes) AS replay_lag_size
+FROM (
+		SELECT t.dbname AS target_dbname, g.node_group_name, o.node_name AS origin_name, t.node_name AS target_name,
+			g.node_group_id, o.node_id AS origin_id, t.node_id AS target_id,
+			bdr.internal_object_name('slot', pg_catalog.current_database(), g.node_group_name, o.node_name,
+									 t.node_name)::name AS local_slot_name,
+			false AS is_group_slot
+		FROM bdr.local_node l
+			JOIN bdr.node o ON o.node_id = l.node_id
+			JOIN bdr.node_group g ON g.node_group_id = o.node_group_id
+			JOIN bdr.node t ON t.node_group_id = g.node_group_id AND t.node_id <> o.node_id
+		UNION ALL
+		SELECT NULL, g.node_group_name, o.node_name, NULL, g.node_group_id, o.node_id, NULL,
+			r.slot_name, true
+		FROM bdr.local_node l
+			JOIN bdr.node o ON o.node_id = l.node_id
+			JOIN bdr.node_group g ON g.node_group_id = o.node_group_id
+			JOIN pg_catalog.pg_replication_slots r ON r.slot_name =
+				bdr.internal_object_name('group_slot', pg_catalog.current_database(), g.node_group_name, NULL, NULL)
+	) w
+	LEFT JOIN pg_catalog.pg_replication_slots s ON s.slot_name = w.local_slot_name
+	LEFT JOIN pg_catalog.pg_stat_replication a ON a.pid = s.active_pid
+	LEFT JOIN LATERAL (
+		SELECT pg_catalog.pg_wal_lsn_diff(c.now_lsn, COALESCE(a.sent_lsn, s.confirmed_flush_lsn))::int8 AS sent_lag_bytes,
+			pg_catalog.pg_wal_lsn_diff(c.now_lsn, COALESCE(a.write_lsn, s.confirmed_flush_lsn))::int8 AS write_lag_bytes,
+			pg_catalog.pg_wal_lsn_diff(c.now_lsn, COALESCE(a.flush_lsn, s.confirmed_flush_lsn))::int8 AS flush_lag_bytes,
+			pg_catalog.pg_wal_lsn_diff(c.now_lsn, COALESCE(a.replay_lsn, s.confirmed_flush_lsn))::int8 AS replay_lag_bytes
+		FROM (SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn()
+						  ELSE pg_catalog.pg_current_wal_lsn() END AS now_lsn) c
+	) b ON true;
+COMMENT ON VIEW bdr.node_slots IS 'the slots from which the other nodes receive, and how far behind each is';
+
+CREATE VIEW bdr.subscription_summary AS
+SELECT g.node_group_name, s.sub_name, o.node_name AS origin_name, t.node_name AS target_name, s.sub_enabled,
+	s.sub_slot_name, ARRAY[g.node_group_name::text] AS sub_replication_sets, '{}'::text[] AS sub_forward_origins,
+	g.node_group_apply_delay AS sub_apply_delay, s.sub_origin_name, s.subscription_mode AS bdr_subscription_mode,
+	CASE WHEN NOT s.sub_enabled THEN 'disabled' ELSE COALESCE(w.status, 'down') END AS subscription_status,
+	s.nodegroup_id AS node_group_id, s.pgl_subscription_id AS sub_id, s.origin_node_id AS origin_id,
+	s.target_node_id AS target_id, w.receive_lsn, w.receive_commit_lsn, w.last_xact_replay_lsn, w.last_xact_flush_lsn,
+	w.last_xact_replay_timestamp
+FROM bdr.subscription s
+	JOIN bdr.node_group g ON g.node_group_id = s.nodegroup_id
+	JOIN bdr.node o ON o.node_id = s.origin_node_id
+	JOIN bdr.node t ON t.node_id = s.target_node_id
+	LEFT JOIN bdr.show_subscription_status() w ON w.peer = s.origin_node_id;
+COMMENT ON VIEW bdr.subscription_summary IS 'from which nodes the local one receives, and how far it is';
+
+CREATE VIEW bdr.stat_subscription AS
+SELECT s.sub_name, s.pgl_subscription_id AS subid, w.nconnect, w.ncommit, NULL::bigint AS nabort, NULL::bigint AS nerror,
+	NULL::bigint AS nskippedtx, w.ninsert, w.nupdate, w.ndelete, w.ntruncate, NULL::bigint AS nddl,
+	NULL::bigint AS ndeadlocks, NULL::bigint AS nretries, NULL::bigint AS shared_blks_hit,
+	NULL::bigint AS shared_blks_read, NULL::bigint AS shared_blks_dirtied, NULL::bigint AS shared_blks_written,
+	NULL::double precision AS blk_read_time, NULL::double precision AS blk_write_time, w.connect_time,
+	NULL::timestamptz AS last_disconnect_time, NULL::pg_lsn AS start_lsn, NULL::bigint AS retries_at_same_lsn,
+	NULL::bigint AS curr_ncommit, w.nconflict, w.nmissing
+FROM bdr.subscription s
+	LEFT JOIN bdr.show_subscription_status() w ON w.peer = s.origin_node_id;
+COMMENT ON VIEW bdr.stat_subscription IS 'what was applied from each node since the server started';
+
+CREATE VIEW bdr.workers AS
+SELECT w.worker_pid, w.worker_role, w.worker_role_name, s.pgl_subscription_id AS worker_subid,
+	p.last_xact_replay_timestamp AS worker_commit_timestamp, NULL::timestamptz AS worker_local_timestamp
+FROM bdr.show_workers() w
+	LEFT JOIN bdr.subscription s ON s.origin_node_id = w.worker_peer
+	LEFT JOIN bdr.show_subscription_status() p ON p.peer = w.worker_peer AND p.worker_pid = w.worker_pid;
+COMMENT ON VIEW bdr.workers IS 'background workers of this database';
+
+CREATE VIEW bdr.worker_errors AS
+SELECT g.node_group_name, o.node_name AS origin_name, c.node_name AS source_name, t.node_name AS target_name, s.sub_name,
+	e.worker_role,
+	CASE e.worker_role WHEN 1 THEN 'manager' WHEN 2 THEN 'apply' WHEN 3 THEN 'join' END AS worker_role_name,
+	e.worker_pid, e.error_time, pg_catalog.clock_timestamp() - e.error_time AS error_age,
+	e.error_sqlstate || ': ' || e.error_message AS error_message,
+	NULLIF(pg_catalog.concat_ws(E'\n', e.error_detail, e.error_context), '') AS error_context_message,
+	NULL::oid AS remoterelid, NULL::oid AS subwriter_id, NULL::name AS subwriter_name
+FROM bdr.worker_error e
+	LEFT JOIN bdr.local_node l ON true
+	LEFT JOIN bdr.node t ON t.node_id = l.node_id
+	LEFT JOIN bdr.node_group g ON g.node_group_id = t.node_group_id
+	LEFT JOIN bdr.node o ON o.node_id = e.peer_node_id
+	LEFT JOIN bdr.subscription s ON s.origin_node_id = e.peer_node_id AND e.worker_role = 2
+	LEFT JOIN bdr.node c ON c.node_id = s.source_node_id;
+COMMENT ON VIEW bdr.worker_errors IS 'why background workers failed';
+
+CREATE VIEW bdr.join_progress AS
+SELECT j.step, bdr.internal_mask_dsn(j.target_dsn) AS join_target_connstr, j.target_node_name, j.group_name,
+	j.synchronize_structure, j.progress, j.tables_done, j.tables_total, j.rows_copied, j.bytes_copied, j.started_time,
+	j.changed_time, j.error_sqlstate, j.error_message, j.error_detail, j.error_hint
+FROM bdr.join_state j;
+COMMENT ON VIEW bdr.join_progress IS 'how far the local node has come in joining its group';
+
+-- ---------------------------------------------------------------------------------------------------------------------
+-- Rights
+-- ---------------------------------------------------------------------------------------------------------------------
+
+REVOKE ALL ON ALL ROUTINES IN SCHEMA bdr FROM PUBLIC;
+
+GRANT USAGE ON SCHEMA bdr TO bdr_superuser, bdr_read_all_stats, bdr_monitor, bdr_application, bdr_read_all_conflicts;
+GRANT ALL ON ALL TABLES IN SCHEMA bdr TO bdr_superuser;
+GRANT ALL ON ALL SEQUENCES IN SCHEMA bdr TO bdr_superuser;
+GRANT ALL ON ALL ROUTINES IN SCHEMA bdr TO bdr_superuser;
+REVOKE ALL ON FUNCTION bdr.boundary_test(text, bigint) FROM bdr_superuser;
+
+GRANT SELECT ON bdr.local_node_summary, bdr.node, bdr.node_group, bdr.node_local_info, bdr.node_peer_progress,
+	bdr.node_slots, bdr.node_summary, bdr.state_journal_details, bdr.stat_subscription, bdr.subscription,
+	bdr.subscription_summary, bdr.worker_errors, bdr.workers, bdr.join_progress TO bdr_read_all_stats;
+GRANT EXECUTE ON FUNCTION bdr.bdr_edition(), bdr.bdr_version(), bdr.bdr_version_num(), bdr.peer_state_name(oid),
+	bdr.show_subscription_status(), bdr.show_workers(), bdr.internal_mask_dsn(text),
+	bdr.internal_object_name(text, text, text, text, text), bdr.local_group_slot_name() TO bdr_read_all_stats;
+GRANT EXECUTE ON FUNCTION bdr.wait_slot_confirm_lsn(text, pg_lsn) TO bdr_application;
+
+-- Members of bdr_superuser may let a node join without being superusers; PostgreSQL gives these to superusers only.
+GRANT EXECUTE ON FUNCTION pg_catalog.pg_replication_origin_create(text), pg_catalog.pg_replication_origin_drop(text),
+	pg_catalog.pg_replication_origin_oid(text), pg_catalog.pg_replication_origin_advance(text, pg_lsn),
+	pg_catalog.pg_replication_origin_progress(text, boolean), pg_catalog.pg_replication_origin_session_setup(text),
+	pg_catalog.pg_replication_origin_session_reset(), pg_catalog.pg_replication_origin_session_is_setup(),
+	pg_catalog.pg_replication_origin_session_progress(boolean),
+	pg_catalog.pg_replication_origin_xact_setup(pg_lsn, timestamptz), pg_catalog.pg_replication_origin_xact_reset()
+	TO bdr_superuser;
