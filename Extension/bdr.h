@@ -97,7 +97,8 @@ extern bool bdr_is_worker(void);
 extern void bdr_assign_synchronous_commit(int value, void *extra);
 extern void bdr_session_hygiene(void);
 extern bool bdr_shutdown_requested(void);
-/* What sessions must know of this database's node. known: its manager has told, or there is no node. */
+/* What sessions must know of this database's node. known: its manager has told, or there is no node. If not, the rest is
+ * to be read from the catalog. */
 typedef struct BdrGate
 {
 	uint32		generation;
@@ -110,13 +111,12 @@ typedef struct BdrGate
 extern bool bdr_gate_read(BdrGate *gate);
 /* changes whenever bdr_gate_read may answer otherwise; 0 without shared memory */
 extern uint32 bdr_gate_generation(void);
-extern bool bdr_gate_refuses_writes(uint32 *node_id, int *state);
-extern bool bdr_gate_checks_identity(void);
 extern void bdr_manager_wakeup(Oid database);
 extern void bdr_supervisor_request(Oid database);
 /* bdr_supervisor_request for this database when, and if, the transaction commits */
 extern void bdr_request_manager_at_commit(void);
-/* DROP DATABASE: keep workers out; let them in again, or forget the database; stop those that are there */
+/* DROP DATABASE and others that need it without sessions: keep workers out, as often as it is called (false: there is
+ * nothing of ours in it); let them in again, or forget the database; stop those that are there */
 extern bool bdr_close_database(Oid database);
 extern void bdr_reopen_database(Oid database);
 extern void bdr_forget_database(Oid database);
@@ -145,7 +145,7 @@ extern void bdr_executor_end_transaction(bool commit);
 /* hooks.c */
 extern void bdr_hooks_init(void);
 /* While on, what this session does is bdr's own work: the refusal of writes on a joining node does not hold. Gives back what
- * it was; switched off by itself at the end of the transaction and when a subtransaction aborts. */
+ * it was; switched off by itself at the end of the transaction, and when the subtransaction aborts that switched it on. */
 extern bool bdr_gate_exempt(bool on);
 
 /* host_slot.c: asks those who hold a bdr slot of a database to let go; returns how many hold one */

@@ -40,16 +40,4 @@
 #define bdr_my_lxid() (MyProc->lxid)
 #endif
 
-/* The table permissions that a plan needs: kept in the range table until 15, in a list of their own from 16. */
-#if PG_VERSION_NUM >= 160000
-#define bdr_plan_permissions(plan) ((plan)->permInfos)
-#define bdr_permission_relid(item) (((RTEPermissionInfo *) (item))->relid)
-#define bdr_permission_required(item) (((RTEPermissionInfo *) (item))->requiredPerms)
-#else
-#define bdr_plan_permissions(plan) ((plan)->rtable)
-#define bdr_permission_relid(item) \
-	(((RangeTblEntry *) (item))->rtekind == RTE_RELATION ? ((RangeTblEntry *) (item))->relid : InvalidOid)
-#define bdr_permission_required(item) (((RangeTblEntry *) (item))->requiredPerms)
-#endif
-
 #endif

@@ -123,7 +123,7 @@ typedef struct Database
 	bool		check_identity;
 	uint32		node_id;
 	int32		node_state;
-	bool		closing;		/* DROP DATABASE waits */
+	int			closing;		/* how many commands need it without sessions */
 	bool		wanted;			/* a manager shall be started */
 	bool		no_slot_logged;
 	int			failures;		/* of the manager, one after the other */
@@ -333,7 +333,10 @@ FindWorker(Oid database, int32 role, uint32 peer)
 	return NULL;
 }
 
-/* Takes an entry for a worker that has none: a free one, else that of the apply worker that ended first. NULL if none. */
+/*
+ * Takes an entry for a worker that has none: a free one, or what is left of a database that is gone; else that of the apply
+ * worker that ended first. NULL if none.
+ */
 static Worker *
 NewWorker(Oid database, int32 role, uint32 peer)
 {
@@ -344,7 +347,7 @@ NewWorker(Oid database, int32 role, uint32 peer)
 	{
 		Worker	   *worker = &workers[i];
 
-		if (worker->state == WORKER_FREE)
+		if (worker->state == WORKER_FREE || (worker->state == WORKER_IDLE && FindDatabase(worker->database) == NULL))
 		{
 			found = worker;
 			break;
@@ -783,10 +786,12 @@ bdr_host_publish_node(uint32_t node_id, int32_t state, bool refuse_writes, bool 
 		database = ClaimDatabase(MyDatabaseId);
 		if (database)
 		{
-			if (!database->published || database->node_id != node_id || database->node_state != state ||
+			bool		published = node_id != 0;
+
+			if (database->published != published || database->node_id != node_id || database->node_state != state ||
 				database->refuse_writes != refuse_writes || database->check_identity != check_identity)
 			{
-				database->published = true;
+				database->published = published;
 				database->node_id = node_id;
 				database->node_state = state;
 				database->refuse_writes = refuse_writes;
@@ -794,8 +799,11 @@ bdr_host_publish_node(uint32_t node_id, int32_t state, bool refuse_writes, bool 
 				pg_atomic_fetch_add_u32(&shared->gate_generation, 1);
 				Wake(shared->supervisor);
 			}
-			/* whoever wanted a manager has one that knows of the node */
-			if (my_worker && my_worker->role == BDR_ROLE_MANAGER)
+			/*
+			 * Whoever wanted a manager has one that knows of the node. One that leaves, as it found no node, must not take back
+			 * the request of a session that has made one since it looked.
+			 */
+			if (published && my_worker && my_worker->role == BDR_ROLE_MANAGER)
 				database->wanted = false;
 		}
 		LWLockRelease(shared->lock);
@@ -840,29 +848,6 @@ bdr_gate_generation(void)
 	return shared ? pg_atomic_read_u32(&shared->gate_generation) : 0;
 }
 
-/* Whether the local node of this database refuses writes, as far as its manager has told. */
-bool
-bdr_gate_refuses_writes(uint32 *node_id, int *state)
-{
-	BdrGate		gate;
-
-	(void) bdr_gate_read(&gate);
-	if (node_id)
-		*node_id = gate.node_id;
-	if (state)
-		*state = gate.node_state;
-	return gate.refuse_writes;
-}
-
-bool
-bdr_gate_checks_identity(void)
-{
-	BdrGate		gate;
-
-	(void) bdr_gate_read(&gate);
-	return gate.check_identity;
-}
-
 /* This process is one of ours, which writes what others have written. */
 bool
 bdr_is_worker(void)
@@ -880,7 +865,10 @@ bdr_manager_wakeup(Oid database)
 	LWLockRelease(shared->lock);
 }
 
-/* Asks for a manager in a database, or wakes the one that is there. Never raises: it is called after a commit. */
+/*
+ * Asks for a manager in a database, or wakes the one that is there. What the last one told may be wrong from now on: until
+ * it tells again, sessions look at the catalog. Never raises: it is called after a commit.
+ */
 void
 bdr_supervisor_request(Oid oid)
 {
@@ -894,6 +882,8 @@ bdr_supervisor_request(Oid oid)
 	{
 		database->wanted = true;
 		database->next_start = 0;
+		database->published = false;
+		pg_atomic_fetch_add_u32(&shared->gate_generation, 1);
 		WakeManager(oid);
 		Wake(shared->supervisor);
 	}
@@ -947,7 +937,10 @@ bdr_request_manager_at_commit(void)
 	request_at_commit = true;
 }
 
-/* Keeps workers out of a database that shall be dropped; false when there is nothing of ours in it. */
+/*
+ * Keeps workers out of a database that shall be dropped, or left alone for a while; false when there is nothing of ours in
+ * it. As long as not every database has been looked at, there may be.
+ */
 bool
 bdr_close_database(Oid oid)
 {
@@ -956,14 +949,14 @@ bdr_close_database(Oid oid)
 	if (shared == NULL)
 		return false;
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
-	database = FindDatabase(oid);
+	database = shared->scanned ? FindDatabase(oid) : ClaimDatabase(oid);
 	if (database)
-		database->closing = true;
+		database->closing++;
 	LWLockRelease(shared->lock);
 	return database != NULL;
 }
 
-/* It was not dropped after all. */
+/* It was not dropped after all. The manager is back when the last of those who closed it is done. */
 void
 bdr_reopen_database(Oid oid)
 {
@@ -973,9 +966,8 @@ bdr_reopen_database(Oid oid)
 		return;
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
 	database = FindDatabase(oid);
-	if (database && database->closing)
+	if (database && database->closing > 0 && --database->closing == 0)
 	{
-		database->closing = false;
 		database->wanted = true;
 		database->next_start = 0;
 		Wake(shared->supervisor);
