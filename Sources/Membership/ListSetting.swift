@@ -64,19 +64,22 @@ public func parseList(_ value: String) -> [String]? {
     }
 }
 
-/// A name as SQL takes it, in double quotes.
-func quoted(_ name: String) -> String {
-    var result = "\""
+/// A name as SQL takes it, in double quotes; in single quotes, a string.
+func quoted(_ name: String, by quote: Unicode.Scalar = "\"") -> String {
+    var result = String.UnicodeScalarView()
+    result.append(quote)
     for scalar in name.unicodeScalars {
-        if scalar == "\"" {
-            result += "\""
+        if scalar == quote {
+            result.append(quote)
         }
-        result.unicodeScalars.append(scalar)
+        result.append(scalar)
     }
-    return result + "\""
+    result.append(quote)
+    return String(result)
 }
 
-/// A list of names as ALTER ... SET takes it: quoted where they have to be.
+/// A list of names as ALTER ... SET takes it: quoted where they have to be. The server cuts what stands in double quotes to
+/// the length of a name, which paths of libraries may exceed; in single quotes it stays.
 func listLiteral(_ names: [String]) -> String {
     names.map { name in
         let isPlain = name.utf8.enumerated().allSatisfy { index, byte in
@@ -85,6 +88,9 @@ func listLiteral(_ names: [String]) -> String {
             case UInt8(ascii: "0")...UInt8(ascii: "9"): index > 0
             default: false
             }
+        }
+        if name.utf8.count > maximumNameLength {
+            return quoted(name, by: "'")
         }
         return isPlain && !name.isEmpty ? name : quoted(name)
     }.joined(separator: ", ")

@@ -233,22 +233,27 @@ private func checkOutputPlugins(_ settings: ServerSettings) -> SettingCheck {
             + "new connections have it.")
 }
 
+/// A number far above any limit of the server stays far from overflow.
+private func bounded(_ number: Int) -> Int {
+    min(max(0, number), 10_000_000)
+}
+
 /// Compares what is free with what is needed.
 /// - Parameters:
 ///   - setting: the setting that limits it.
 ///   - needed: without so many the node can't work.
 ///   - advised: with fewer it can't be joined through, or grow.
 ///   - name: of the check, where it isn't the setting's.
+///   - floor: the hint gives no smaller value, where another check has one for the same setting.
 private func checkCapacity(
-    setting: String, limit: Int, used: Int, needed: Int, advised: Int, what: String, name: String? = nil
+    setting: String, limit: Int, used: Int, needed: Int, advised: Int, what: String, name: String? = nil,
+    floor: Int = 0
 ) -> SettingCheck {
     let name = name ?? setting
-    // Far above any limit of the server, and far from overflow.
-    let most = 10_000_000
-    let limit = min(max(0, limit), most)
-    let used = min(max(0, used), most)
-    let needed = min(max(0, needed), most)
-    let advised = min(max(needed, advised), most)
+    let limit = bounded(limit)
+    let used = bounded(used)
+    let needed = bounded(needed)
+    let advised = max(needed, bounded(advised))
     let detail = "\(setting) is \(limit), of which \(used) are in use; \(what) needs \(needed)"
         + (advised > needed ? " and may use \(advised)." : ".")
     guard limit - used < advised else {
@@ -256,7 +261,7 @@ private func checkCapacity(
     }
     return SettingCheck(
         name: name, status: limit - used < needed ? .error : .warning, detail: detail,
-        hint: "ALTER SYSTEM SET \(setting) = \(used + advised); then restart the server.")
+        hint: "ALTER SYSTEM SET \(setting) = \(max(used + advised, floor)); then restart the server.")
 }
 
 /// Peers and writers to reckon with.
@@ -264,21 +269,35 @@ private func counts(_ settings: ServerSettings) -> (peers: Int, writers: Int) {
     (min(max(1, settings.peers), 1024), min(max(1, settings.writers), 1024))
 }
 
+/// One for every peer's stream and the group slot; as many again while peers join or catch up.
+private func advisedSlots(_ settings: ServerSettings) -> Int {
+    2 * counts(settings).peers + 1
+}
+
+/// One for every writer.
+private func advisedOrigins(_ settings: ServerSettings) -> Int {
+    let (peers, writers) = counts(settings)
+    return peers * writers
+}
+
 private func checkSlots(_ settings: ServerSettings) -> SettingCheck {
-    // One for every peer's stream and the group slot; as many again while peers join or catch up.
-    let peers = counts(settings).peers
-    return checkCapacity(
+    // Where the setting limits origins too, both hints name a value that is enough for both: whoever follows the second
+    // one must not undo the first.
+    checkCapacity(
         setting: "max_replication_slots", limit: settings.maxReplicationSlots, used: settings.usedSlots,
-        needed: peers + 1, advised: 2 * peers + 1, what: "the node")
+        needed: counts(settings).peers + 1, advised: advisedSlots(settings), what: "the node",
+        floor: settings.maxReplicationOrigins == nil
+            ? bounded(settings.usedOrigins) + advisedOrigins(settings) : 0)
 }
 
 private func checkOrigins(_ settings: ServerSettings) -> SettingCheck {
-    let (peers, writers) = counts(settings)
-    return checkCapacity(
+    checkCapacity(
         setting: settings.maxReplicationOrigins == nil ? "max_replication_slots" : "max_active_replication_origins",
         limit: settings.maxReplicationOrigins ?? settings.maxReplicationSlots, used: settings.usedOrigins,
-        needed: peers, advised: peers * writers, what: "tracking the progress of peers",
-        name: "replication origins")
+        needed: counts(settings).peers, advised: advisedOrigins(settings), what: "tracking the progress of peers",
+        name: "replication origins",
+        floor: settings.maxReplicationOrigins == nil
+            ? bounded(settings.usedSlots) + advisedSlots(settings) : 0)
 }
 
 private func checkSenders(_ settings: ServerSettings) -> SettingCheck {
