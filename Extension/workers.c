@@ -968,6 +968,11 @@ bdr_reopen_database(Oid oid)
 	database = FindDatabase(oid);
 	if (database && database->closing > 0 && --database->closing == 0)
 	{
+		Worker	   *manager = FindWorker(oid, BDR_ROLE_MANAGER, 0);
+
+		/* it was stopped on purpose: no failure to wait for */
+		if (manager && !IsAlive(manager))
+			manager->exit_seen = true;
 		database->wanted = true;
 		database->next_start = 0;
 		Wake(shared->supervisor);
