@@ -1,12 +1,13 @@
 /*
  * hooks.c: what bdr adds to the statements of ordinary sessions.
  *
- * The write gate refuses writes while the local node is joining its group: what a session wrote then would be lost under
- * the copy, or be known to no other node. Statements that the planner made are judged when they start, so that functions,
- * DO, prepared statements and referential actions need no thought; utility commands are judged by their kind and target.
+ * The write gate refuses writes while the local node is joining its group: what a session wrote then would be lost
+ * under the copy, or be known to no other node. Statements that the planner made are judged when they start, so that
+ * functions, DO, prepared statements and referential actions need no thought; utility commands are judged by their kind
+ * and target.
  *
- * The identity check refuses UPDATE and DELETE of a replicated table whose rows other nodes could not find, as the server
- * does it for tables of a publication.
+ * The identity check refuses UPDATE and DELETE of a replicated table whose rows other nodes could not find, as the
+ * server does it for tables of a publication.
  *
  * Commands that need a database without sessions find those of bdr gone: its workers, and the walsenders that serve its
  * peers. The last part of this file.
@@ -321,8 +322,8 @@ IsUserObject(List *names)
 static bool
 IsLocalKind(ObjectType type)
 {
-	return type == OBJECT_DATABASE || type == OBJECT_ROLE || type == OBJECT_TABLESPACE || type == OBJECT_PARAMETER_ACL ||
-		type == OBJECT_SUBSCRIPTION;
+	return type == OBJECT_DATABASE || type == OBJECT_ROLE || type == OBJECT_TABLESPACE ||
+		type == OBJECT_PARAMETER_ACL || type == OBJECT_SUBSCRIPTION;
 }
 
 /* An object of a kind, by the node that the parser has for it in DROP, COMMENT and the like. */
@@ -397,8 +398,8 @@ GrantWrites(GrantStmt *statement)
 }
 
 /*
- * Whether a utility command writes what concerns other nodes: rows, or the schema that they shall be written into. Kinds
- * that are not named here are judged by how the server logs them, so that a new kind of DDL is refused.
+ * Whether a utility command writes what concerns other nodes: rows, or the schema that they shall be written into.
+ * Kinds that are not named here are judged by how the server logs them, so that a new kind of DDL is refused.
  */
 static bool
 UtilityWrites(Node *statement)
@@ -974,7 +975,8 @@ RunUtility(PlannedStmt *planned, const char *query, bool read_only_tree, Process
 		   ParamListInfo parameters, QueryEnvironment *environment, DestReceiver *destination,
 		   QueryCompletion *completion)
 {
-	Utility		utility = {planned, query, read_only_tree, context, parameters, environment, destination, completion};
+	Utility		utility = {planned, query, read_only_tree, context, parameters, environment, destination,
+	completion};
 	const char *database;
 
 	/* most commands end here; the script of an extension is judged with the command that runs it */
