@@ -61,5 +61,10 @@ extern int32_t bdr_engine_mask_dsn(const char *dsn, char **result);
 extern int32_t bdr_engine_object_name(const char *kind, const char *database, const char *group, const char *origin,
 									  const char *target, char **result);
 extern int32_t bdr_engine_wait_slot_confirm(const char *slot_name, uint64_t target_lsn);
+/* Without has_target: up to what was received when the function was called. */
+extern int32_t bdr_engine_wait_for_apply_queue(const char *peer_name, bool has_target, uint64_t target_lsn);
+extern int32_t bdr_engine_alter_subscription(const char *name, bool enabled, bool immediate, int32_t *changed);
+extern int32_t bdr_engine_local_group_slot_name(char **result);
+extern int32_t bdr_engine_state_name(uint32_t state, char **result);
 
 #endif

@@ -75,6 +75,12 @@ bdr_host_wait(BdrConn *conn, int64_t timeout_ms)
 	return happened;
 }
 
+char *
+bdr_host_copy_text(const char *text)
+{
+	return strdup(text);
+}
+
 void
 bdr_host_free(void *memory)
 {

@@ -75,8 +75,10 @@ CREATE TABLE bdr.node (
 	synchronize_structure "char" NOT NULL DEFAULT 'n',
 	generation smallint NOT NULL DEFAULT 0,
 	node_kind oid NOT NULL DEFAULT 0,
-	node_join_finished boolean NOT NULL DEFAULT false
+	node_join_finished boolean NOT NULL DEFAULT false,
+	join_token text UNIQUE
 );
+COMMENT ON COLUMN bdr.node.join_token IS 'by which the request of a joining node is known again';
 COMMENT ON TABLE bdr.node IS 'all nodes of the group, as known here';
 COMMENT ON COLUMN bdr.node.node_id IS 'number of the node in its group; provisional while the node is in none';
 
@@ -136,6 +138,8 @@ COMMENT ON TABLE bdr.state_journal IS 'when each node entered which state, as se
 CREATE TABLE bdr.join_state (
 	only_one bool PRIMARY KEY DEFAULT true CHECK (only_one),
 	step text NOT NULL,
+	reached text NOT NULL,
+	restarts int NOT NULL DEFAULT 0,
 	target_dsn text NOT NULL,
 	synchronize_structure text NOT NULL,
 	requested_group name,
@@ -154,7 +158,7 @@ CREATE TABLE bdr.join_state (
 	tables_done int NOT NULL DEFAULT 0,
 	rows_copied bigint NOT NULL DEFAULT 0,
 	bytes_copied bigint NOT NULL DEFAULT 0,
-	restored bool NOT NULL DEFAULT false,
+	kept_extensions name[] NOT NULL DEFAULT '{}',
 	started_time timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
 	changed_time timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
 	error_sqlstate text,
@@ -163,6 +167,12 @@ CREATE TABLE bdr.join_state (
 	error_hint text
 );
 COMMENT ON TABLE bdr.join_state IS 'how far the local node has come in joining its group; contains a connection string';
+
+CREATE TABLE bdr.join_script (
+	only_one bool PRIMARY KEY DEFAULT true CHECK (only_one),
+	script text NOT NULL
+);
+COMMENT ON TABLE bdr.join_script IS 'indexes, constraints and triggers that a join has yet to create';
 
 CREATE TABLE bdr.join_progress_line (
 	line_number int PRIMARY KEY,

@@ -129,6 +129,8 @@ int32_t bdr_host_wait(BdrConn *conn, int64_t timeout_ms);
 int32_t bdr_host_run_program(const char *program, const char *const *argv, const char *const *environment,
 							 char **output);
 void bdr_host_free(void *memory);
+/* A copy of a text for C, freed with bdr_host_free; NULL when there is no memory. */
+char *bdr_host_copy_text(const char *text);
 /* A path for a temporary file that the server removes by itself at its next start. */
 int32_t bdr_host_temp_path(const char *suffix, char *buffer, size_t size);
 int32_t bdr_host_remove_file(const char *path);

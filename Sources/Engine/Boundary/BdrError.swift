@@ -66,6 +66,10 @@ func setPending(_ error: any Error) {
         bdr_host_error_set(
             code, "replication message could not be decoded: \(error.message)", "At byte \(error.offset) of the message.",
             nil, nil)
+    case let error as RemoteError:
+        bdr_host_error_set(
+            error.sqlstate, error.message, error.detail.isEmpty ? nil : error.detail,
+            error.hint.isEmpty ? nil : error.hint, nil)
     case let error as MembershipError:
         bdr_host_error_set(error.sqlstate, error.message, error.detail, error.hint, nil)
     default:

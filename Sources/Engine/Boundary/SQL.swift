@@ -4,7 +4,7 @@ internal import CHost
 
 /// Rows of a statement as text. Owns the host's copy of them.
 final class Rows {
-    private let result: OpaquePointer?
+    private var result: OpaquePointer?
 
     init(adopting result: OpaquePointer?) {
         self.result = result
@@ -12,6 +12,13 @@ final class Rows {
 
     deinit {
         bdr_host_sql_free(self.result)
+    }
+
+    /// Gives the host's copy away: to C, which then frees it.
+    func release() -> OpaquePointer? {
+        let result = self.result
+        self.result = nil
+        return result
     }
 
     var count: Int { Int(bdr_host_sql_rows(self.result)) }

@@ -1,0 +1,303 @@
+/*
+ * functions.c: the SQL functions: take arguments from the server's calling convention, call the engine, give results back.
+ */
+#include "bdr.h"
+
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "catalog/pg_type.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "storage/latch.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/pg_lsn.h"
+#include "utils/resowner.h"
+
+PG_FUNCTION_INFO_V1(bdr_version);
+PG_FUNCTION_INFO_V1(bdr_version_num);
+PG_FUNCTION_INFO_V1(bdr_edition);
+PG_FUNCTION_INFO_V1(bdr_create_node);
+PG_FUNCTION_INFO_V1(bdr_create_node_group);
+PG_FUNCTION_INFO_V1(bdr_join_node_group);
+PG_FUNCTION_INFO_V1(bdr_wait_for_join_completion);
+PG_FUNCTION_INFO_V1(bdr_check_settings);
+PG_FUNCTION_INFO_V1(bdr_wait_slot_confirm_lsn);
+PG_FUNCTION_INFO_V1(bdr_wait_for_apply_queue);
+PG_FUNCTION_INFO_V1(bdr_alter_subscription_enable);
+PG_FUNCTION_INFO_V1(bdr_alter_subscription_disable);
+PG_FUNCTION_INFO_V1(bdr_local_group_slot_name);
+PG_FUNCTION_INFO_V1(bdr_peer_state_name);
+PG_FUNCTION_INFO_V1(bdr_mask_dsn);
+PG_FUNCTION_INFO_V1(bdr_object_name);
+PG_FUNCTION_INFO_V1(bdr_internal_peer_call);
+PG_FUNCTION_INFO_V1(bdr_boundary_test);
+
+/* A text argument, NULL for SQL NULL. */
+static char *
+TextArgument(FunctionCallInfo fcinfo, int number)
+{
+	return PG_ARGISNULL(number) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(number));
+}
+
+static char *
+NameArgument(FunctionCallInfo fcinfo, int number)
+{
+	return PG_ARGISNULL(number) ? NULL : pstrdup(NameStr(*PG_GETARG_NAME(number)));
+}
+
+/* A boolean argument; NULL is refused, as it could mean either. */
+static bool
+FlagArgument(FunctionCallInfo fcinfo, int number, const char *name)
+{
+	if (PG_ARGISNULL(number))
+		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("%s must not be null", name)));
+	return PG_GETARG_BOOL(number);
+}
+
+/* A text result of the engine, from malloc. */
+static Datum
+EngineText(FunctionCallInfo fcinfo, char *text)
+{
+	Datum		result;
+
+	if (text == NULL)
+		PG_RETURN_NULL();
+	result = CStringGetTextDatum(text);
+	bdr_host_free(text);
+	return result;
+}
+
+/* Rows of the engine as the rows of the function; all columns are text. */
+static Datum
+EngineRows(FunctionCallInfo fcinfo, BdrSqlResult *rows)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+
+	PG_TRY();
+	{
+		int			columns;
+		Datum	   *values;
+		bool	   *nulls;
+
+		InitMaterializedSRF(fcinfo, 0);
+		columns = rsinfo->setDesc->natts;
+		values = palloc0(sizeof(Datum) * columns);
+		nulls = palloc0(sizeof(bool) * columns);
+		for (int row = 0; row < bdr_host_sql_rows(rows); row++)
+		{
+			for (int column = 0; column < columns; column++)
+			{
+				const char *value = bdr_host_sql_value(rows, row, column);
+
+				nulls[column] = value == NULL;
+				values[column] = value ? CStringGetTextDatum(value) : (Datum) 0;
+			}
+			tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+		}
+	}
+	PG_CATCH();
+	{
+		bdr_host_sql_free(rows);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	bdr_host_sql_free(rows);
+	return (Datum) 0;
+}
+
+Datum
+bdr_version(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_TEXT_P(cstring_to_text(BDR_VERSION));
+}
+
+Datum
+bdr_version_num(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_INT32(BDR_VERSION_NUM);
+}
+
+Datum
+bdr_edition(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_TEXT_P(cstring_to_text("SE"));
+}
+
+Datum
+bdr_create_node(PG_FUNCTION_ARGS)
+{
+	bdr_require_preload();
+	ENGINE_CALL(bdr_engine_create_node(TextArgument(fcinfo, 0), TextArgument(fcinfo, 1), TextArgument(fcinfo, 2)));
+	bdr_request_manager_at_commit();
+	PG_RETURN_VOID();
+}
+
+Datum
+bdr_create_node_group(PG_FUNCTION_ARGS)
+{
+	bdr_require_preload();
+	ENGINE_CALL(bdr_engine_create_node_group(TextArgument(fcinfo, 0), TextArgument(fcinfo, 1),
+											 FlagArgument(fcinfo, 2, "join_node_group"), TextArgument(fcinfo, 3)));
+	bdr_request_manager_at_commit();
+	PG_RETURN_VOID();
+}
+
+Datum
+bdr_join_node_group(PG_FUNCTION_ARGS)
+{
+	bdr_require_preload();
+	ENGINE_CALL(bdr_engine_join_node_group(TextArgument(fcinfo, 0), TextArgument(fcinfo, 1),
+										   FlagArgument(fcinfo, 2, "pause_in_standby"),
+										   FlagArgument(fcinfo, 3, "wait_for_completion"), TextArgument(fcinfo, 4)));
+	PG_RETURN_VOID();
+}
+
+Datum
+bdr_wait_for_join_completion(PG_FUNCTION_ARGS)
+{
+	bdr_require_preload();
+	ENGINE_CALL(bdr_engine_wait_for_join_completion(FlagArgument(fcinfo, 0, "verbose_progress")));
+	PG_RETURN_VOID();
+}
+
+Datum
+bdr_check_settings(PG_FUNCTION_ARGS)
+{
+	BdrSqlResult *rows = NULL;
+
+	ENGINE_CALL(bdr_engine_check_settings(TextArgument(fcinfo, 0), &rows));
+	return EngineRows(fcinfo, rows);
+}
+
+Datum
+bdr_wait_slot_confirm_lsn(PG_FUNCTION_ARGS)
+{
+	XLogRecPtr	target = PG_ARGISNULL(1) ? GetXLogInsertRecPtr() : PG_GETARG_LSN(1);
+
+	/* positions beyond what is written would only be reached by writing */
+	ENGINE_CALL(bdr_engine_wait_slot_confirm(PG_ARGISNULL(0) ? NULL : TextArgument(fcinfo, 0), target));
+	PG_RETURN_VOID();
+}
+
+Datum
+bdr_wait_for_apply_queue(PG_FUNCTION_ARGS)
+{
+	ENGINE_CALL(bdr_engine_wait_for_apply_queue(TextArgument(fcinfo, 0), !PG_ARGISNULL(1),
+												PG_ARGISNULL(1) ? 0 : PG_GETARG_LSN(1)));
+	PG_RETURN_VOID();
+}
+
+static Datum
+AlterSubscription(FunctionCallInfo fcinfo, bool enabled)
+{
+	int32		changed = 0;
+
+	bdr_require_preload();
+	ENGINE_CALL(bdr_engine_alter_subscription(NameArgument(fcinfo, 0), enabled, FlagArgument(fcinfo, 1, "immediate"),
+											  &changed));
+	bdr_request_manager_at_commit();
+	PG_RETURN_INT32(changed);
+}
+
+Datum
+bdr_alter_subscription_enable(PG_FUNCTION_ARGS)
+{
+	return AlterSubscription(fcinfo, true);
+}
+
+Datum
+bdr_alter_subscription_disable(PG_FUNCTION_ARGS)
+{
+	return AlterSubscription(fcinfo, false);
+}
+
+Datum
+bdr_local_group_slot_name(PG_FUNCTION_ARGS)
+{
+	char	   *name = NULL;
+
+	ENGINE_CALL(bdr_engine_local_group_slot_name(&name));
+	return EngineText(fcinfo, name);
+}
+
+Datum
+bdr_peer_state_name(PG_FUNCTION_ARGS)
+{
+	char	   *name = NULL;
+
+	ENGINE_CALL(bdr_engine_state_name(PG_GETARG_OID(0), &name));
+	return EngineText(fcinfo, name);
+}
+
+Datum
+bdr_mask_dsn(PG_FUNCTION_ARGS)
+{
+	char	   *masked = NULL;
+
+	ENGINE_CALL(bdr_engine_mask_dsn(TextArgument(fcinfo, 0), &masked));
+	return EngineText(fcinfo, masked);
+}
+
+Datum
+bdr_object_name(PG_FUNCTION_ARGS)
+{
+	char	   *name = NULL;
+
+	ENGINE_CALL(bdr_engine_object_name(TextArgument(fcinfo, 0), TextArgument(fcinfo, 1), TextArgument(fcinfo, 2),
+									   TextArgument(fcinfo, 3), TextArgument(fcinfo, 4), &name));
+	return EngineText(fcinfo, name);
+}
+
+Datum
+bdr_internal_peer_call(PG_FUNCTION_ARGS)
+{
+	BdrSqlResult *rows = NULL;
+	const char **arguments = NULL;
+	int			count = 0;
+
+	bdr_require_preload();
+	if (!PG_ARGISNULL(1))
+	{
+		Datum	   *elements;
+		bool	   *nulls;
+
+		deconstruct_array(PG_GETARG_ARRAYTYPE_P(1), TEXTOID, -1, false, TYPALIGN_INT, &elements, &nulls, &count);
+		arguments = palloc0(sizeof(char *) * (count + 1));
+		for (int i = 0; i < count; i++)
+			arguments[i] = nulls[i] ? NULL : TextDatumGetCString(elements[i]);
+	}
+	ENGINE_CALL(bdr_engine_peer_call(TextArgument(fcinfo, 0), count, arguments, &rows));
+	/* most of them change what the manager has to see to */
+	bdr_request_manager_at_commit();
+	return EngineRows(fcinfo, rows);
+}
+
+Datum
+bdr_boundary_test(PG_FUNCTION_ARGS)
+{
+	char	   *what = TextArgument(fcinfo, 0);
+	int64		repetitions = PG_GETARG_INT64(1);
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+
+	/* errors that are made and undone: whoever calls this looks at the memory of the backend before and after */
+	for (int64 i = 1; i < repetitions; i++)
+	{
+		BeginInternalSubTransaction(NULL);
+		MemoryContextSwitchTo(context);
+		if (bdr_engine_boundary_test(what, 1) != 0)
+		{
+			RollbackAndReleaseCurrentSubTransaction();
+			bdr_discard_error();
+		}
+		else
+			ReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(context);
+		CurrentResourceOwner = owner;
+		CHECK_FOR_INTERRUPTS();
+	}
+	ENGINE_CALL(bdr_engine_boundary_test(what, 1));
+	PG_RETURN_INT32(1);
+}

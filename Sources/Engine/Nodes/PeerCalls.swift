@@ -1,0 +1,301 @@
+// What nodes ask of one another while one of them joins: bdr.internal_peer_call(verb, arguments). Each call is a transaction of
+// its own on the node that is asked. All can be repeated: whoever did not get the answer asks again.
+
+internal import CHost
+internal import Membership
+
+@c(bdr_engine_peer_call)
+public func bdrEnginePeerCall(
+    _ verb: UnsafePointer<CChar>?, _ nargs: Int32, _ args: UnsafePointer<UnsafePointer<CChar>?>?,
+    _ result: UnsafeMutablePointer<OpaquePointer?>?
+) -> Int32 {
+    entry {
+        let name = try Argument.text(verb, "verb")
+        var arguments: [String?] = []
+        for number in 0..<max(0, Int(nargs)) {
+            arguments.append(args?[number].map { String(cString: $0) })
+        }
+        guard let call = PeerCall(rawValue: name) else {
+            throw BdrError(
+                SQLSTATE.featureNotSupported, "unknown call \"\(name)\" of another node",
+                hint: "Bring both nodes to the same version of bdr.")
+        }
+        let rows = try call.run(arguments)
+        result?.pointee = rows.release()
+    }
+}
+
+enum PeerCall: String {
+    case describe
+    case checkBack = "check_back"
+    case beginJoin = "begin_join"
+    case reserve
+    case nodes
+    case state
+    case dropSlot = "drop_slot"
+    case subscribe
+    case position
+    case confirmed
+    case promote
+    case unsubscribe
+    case cancel
+
+    /// Asks a node.
+    @discardableResult
+    func ask(_ connection: Connection, _ arguments: [String?] = []) throws -> Rows {
+        let list = (0..<arguments.count).map { "$\($0 + 2)" }.joined(separator: ", ")
+        return try connection.query(
+            "SELECT * FROM bdr.internal_peer_call($1, VARIADIC ARRAY[\(list)]::pg_catalog.text[])",
+            [self.rawValue] + arguments)
+    }
+
+    func run(_ arguments: [String?]) throws -> Rows {
+        func argument(_ number: Int) throws -> String {
+            guard number < arguments.count, let value = arguments[number] else {
+                throw BdrError("22004", "argument \(number + 1) of call \"\(self.rawValue)\" is missing")
+            }
+            return value
+        }
+        switch self {
+        case .describe: return try Self.describe()
+        case .checkBack: return try Self.checkBack(argument(0), argument(1), argument(2), argument(3))
+        case .beginJoin:
+            return try Self.beginJoin(argument(0), argument(1), arguments.count > 2 ? arguments[2] : nil)
+        case .reserve: return try Self.reserve(arguments, argument)
+        case .nodes: return try Self.nodes()
+        case .state:
+            let joining = try Self.joining(argument(0))
+            if let state = UInt32(try argument(1)).flatMap({ NodeState(rawValue: $0) }), let joining,
+                joining.state != .active, state != .active
+            {
+                try NodeCatalog.setState(joining.id, state)
+            }
+            return try Self.nothing()
+        case .dropSlot:
+            try host(bdr_host_slot_drop(argument(0)))
+            return try Self.nothing()
+        case .subscribe: return try Self.subscribe(argument(0), slot: argument(1))
+        case .position:
+            return try SQL.query("SELECT pg_catalog.pg_current_wal_insert_lsn()")
+        case .confirmed:
+            return try SQL.query(
+                """
+                SELECT confirmed_flush_lsn >= $2::pg_catalog.pg_lsn, active, confirmed_flush_lsn
+                  FROM pg_catalog.pg_replication_slots WHERE slot_name = $1
+                """, [try argument(0), try argument(1)])
+        case .promote: return try Self.promote(argument(0))
+        case .unsubscribe:
+            if let joining = try Self.joining(argument(0)), joining.state != .active {
+                try SQL.query(
+                    "DELETE FROM bdr.subscription WHERE origin_node_id = $1::pg_catalog.oid", [String(joining.id)])
+            }
+            return try Self.nothing()
+        case .cancel: return try Self.cancel(argument(0))
+        }
+    }
+
+    private static func nothing() throws -> Rows {
+        try SQL.query("SELECT 't'::pg_catalog.text")
+    }
+
+    /// Node id, node name, state, dsn, group id, group name, group uuid, number of nodes, whether one is joining; no row when
+    /// the database has no node.
+    private static func describe() throws -> Rows {
+        _ = try LocalNode.find()
+        return try SQL.query(
+            """
+            SELECT n.node_id, n.node_name, n.node_state, i.if_dsn, g.node_group_id, g.node_group_name, g.node_group_uuid,
+                   (SELECT pg_catalog.count(*) FROM bdr.node),
+                   (SELECT pg_catalog.string_agg(node_name, ', ') FROM bdr.node
+                     WHERE node_state <> n.node_state AND node_id <> n.node_id),
+                   (SELECT pg_catalog.string_agg(node_name, ' ') FROM bdr.node)
+              FROM bdr.local_node l
+              JOIN bdr.node n ON n.node_id = l.node_id
+              JOIN bdr.node_interface i ON i.node_id = n.node_id
+              LEFT JOIN bdr.node_group g ON g.node_group_id = n.node_group_id
+            """)
+    }
+
+    /// Whether a connection string, used here, leads to the database that the caller says it is.
+    private static func checkBack(_ dsn: String, _ system: String, _ database: String, _ start: String) throws -> Rows {
+        let expected = DatabaseIdentity(systemIdentifier: system, databaseOID: database, startTime: start)
+        do {
+            let connection = try Connection(dsn: dsn)
+            guard try DatabaseIdentity.read({ try connection.query($0, $1) }) == expected else {
+                throw BdrError(
+                    SQLSTATE.invalidParameterValue, "the connection string leads to another database when it is used there",
+                    hint: "It must be one that every node can use.")
+            }
+            connection.close()
+            try Connection(dsn: dsn, options: [("replication", "database")]).query("IDENTIFY_SYSTEM")
+        } catch let error as RemoteError {
+            throw error.asError("could not connect back")
+        }
+        return try self.nothing()
+    }
+
+    /// Stores the request of the local node to join; called over the node's own connection string, so that it is committed
+    /// when the caller begins to wait.
+    private static func beginJoin(_ dsn: String, _ structure: String, _ group: String?) throws -> Rows {
+        try SQL.query("LOCK TABLE bdr.local_node IN SHARE ROW EXCLUSIVE MODE")
+        let node = try LocalNode.require()
+        guard !node.isInGroup, try SQL.query(
+            "SELECT FROM bdr.join_state WHERE step NOT IN ('active', 'failed')").count == 0
+        else {
+            throw BdrError(
+                SQLSTATE.objectNotInPrerequisiteState, "node \"\(node.name)\" is in a group already, or joining one")
+        }
+        try SQL.query("DELETE FROM bdr.join_state")
+        try SQL.query("DELETE FROM bdr.join_script")
+        try SQL.query("DELETE FROM bdr.join_progress_line")
+        try SQL.query(
+            """
+            INSERT INTO bdr.join_state (step, reached, target_dsn, synchronize_structure, requested_group, join_token,
+                                        kept_extensions)
+            VALUES ('preflight', 'preflight', $1, $2, $3::pg_catalog.name, pg_catalog.gen_random_uuid()::pg_catalog.text,
+                    ARRAY(SELECT extname FROM pg_catalog.pg_extension))
+            """, [dsn, structure, group])
+        return try self.nothing()
+    }
+
+    // MARK: On the join target
+
+    private static func joining(_ token: String) throws -> LocalNode? {
+        let rows = try SQL.query(
+            "SELECT node_id, node_name, node_state, node_group_id FROM bdr.node WHERE join_token = $1", [token])
+        guard let id = rows[0, 0].flatMap({ UInt32($0) }), let name = rows[0, 1],
+            let state = rows[0, 2].flatMap({ UInt32($0) }).flatMap({ NodeState(rawValue: $0) })
+        else {
+            return nil
+        }
+        return LocalNode(id: id, name: name, state: state, groupID: rows[0, 3] ?? "0", dsn: "")
+    }
+
+    /// The names of what connects two nodes, as the local node sees it.
+    private static func names(of joining: LocalNode, local: LocalNode) throws -> (
+        slot: String, origin: String, subscription: String, database: String, group: String
+    ) {
+        let rows = try SQL.query(
+            """
+            SELECT g.node_group_name, pg_catalog.current_database() FROM bdr.node_group g
+             WHERE g.node_group_id = $1::pg_catalog.oid
+            """, [local.groupID])
+        let group = rows[0, 0] ?? ""
+        let database = rows[0, 1] ?? ""
+        return (
+            ObjectNames.slotName(database: database, group: group, peer: joining.name),
+            ObjectNames.originName(database: database, group: group, node: joining.name),
+            ObjectNames.subscriptionName(
+                database: database, group: group, origin: joining.name, target: local.name), database, group
+        )
+    }
+
+    /// Gives a joining node its place in the group. Arguments: token, name, dsn, database, group name or NULL.
+    /// - Returns: node id, sequence number, group id, name, uuid, next node id, own id, own name.
+    private static func reserve(_ arguments: [String?], _ argument: (Int) throws -> String) throws -> Rows {
+        let token = try argument(0)
+        let name = try argument(1)
+        try SQL.query("LOCK TABLE bdr.local_node IN SHARE ROW EXCLUSIVE MODE")
+        let local = try LocalNode.require()
+        guard local.state == .active else {
+            throw BdrError(
+                SQLSTATE.objectNotInPrerequisiteState, "node \"\(local.name)\" is not an active member of a group")
+        }
+        let joiningID: UInt32
+        if let known = try self.joining(token) {
+            joiningID = known.id
+        } else {
+            try validateNodeName(name)
+            let nodes = try SQL.query("SELECT node_id, node_name FROM bdr.node")
+            var ids: [UInt32] = []
+            for row in 0..<nodes.count {
+                guard nodes[row, 1] != name else {
+                    throw BdrError(
+                        SQLSTATE.duplicateObject, "the group has a node \"\(name)\" already",
+                        hint: "Create the node under another name.")
+                }
+                nodes[row, 0].flatMap { UInt32($0) }.map { ids.append($0) }
+            }
+            guard ids.count < 2 else {
+                throw BdrError(
+                    SQLSTATE.featureNotSupported, "a group of more than two nodes is not supported yet")
+            }
+            let counter = try SQL.query(
+                "SELECT node_group_next_node_id FROM bdr.node_group WHERE node_group_id = $1::pg_catalog.oid FOR UPDATE",
+                [local.groupID])
+            var allocator = NodeIdAllocator(counter: counter[0, 0].flatMap { UInt32($0) } ?? 1, records: ids)
+            joiningID = try allocator.allocate()
+            try SQL.query(
+                """
+                UPDATE bdr.node_group SET node_group_next_node_id = $2::pg_catalog.oid
+                 WHERE node_group_id = $1::pg_catalog.oid
+                """, [local.groupID, String(allocator.counter)])
+            try NodeCatalog.addPeer(
+                id: String(joiningID), name: name, group: local.groupID, state: String(NodeState.joinStart.rawValue),
+                database: argument(3), sequence: String(joiningID), dsn: argument(2), token: token)
+            try NodeCatalog.journal(joiningID, .joinStart)
+        }
+        return try SQL.query(
+            """
+            SELECT n.node_id, n.seq_id, g.node_group_id, g.node_group_name, g.node_group_uuid, g.node_group_next_node_id,
+                   l.node_id, l.node_name
+              FROM bdr.node n
+              JOIN bdr.node_group g ON g.node_group_id = n.node_group_id
+              JOIN bdr.node l ON l.node_id = $2::pg_catalog.oid
+             WHERE n.node_id = $1::pg_catalog.oid
+            """, [String(joiningID), String(local.id)])
+    }
+
+    private static func nodes() throws -> Rows {
+        try SQL.query(
+            """
+            SELECT n.node_id, n.node_name, n.node_state, n.dbname, n.seq_id, i.if_dsn
+              FROM bdr.node n JOIN bdr.node_interface i ON i.node_id = n.node_id ORDER BY n.node_id
+            """)
+    }
+
+    /// The joining node's slot for this one exists: stream from it.
+    private static func subscribe(_ token: String, slot: String) throws -> Rows {
+        let local = try LocalNode.require()
+        guard let joining = try self.joining(token) else {
+            throw BdrError(SQLSTATE.undefinedObject, "this node knows of no such join")
+        }
+        let known = try SQL.query(
+            "SELECT FROM bdr.subscription WHERE origin_node_id = $1::pg_catalog.oid", [String(joining.id)])
+        if known.count == 0 {
+            let names = try self.names(of: joining, local: local)
+            try NodeCatalog.createOrigin(names.origin)
+            try NodeCatalog.subscribe(
+                to: String(joining.id), local: String(local.id), group: local.groupID, slot: slot,
+                origin: names.origin, name: names.subscription)
+        }
+        return try self.nothing()
+    }
+
+    private static func promote(_ token: String) throws -> Rows {
+        guard let joining = try self.joining(token) else {
+            throw BdrError(SQLSTATE.undefinedObject, "this node knows of no such join")
+        }
+        if joining.state != .active {
+            try NodeCatalog.setState(joining.id, .active)
+            try SQL.query(
+                "UPDATE bdr.node SET node_join_finished = true WHERE node_id = $1::pg_catalog.oid", [String(joining.id)])
+        }
+        return try self.nothing()
+    }
+
+    /// Forgets a join that was given up; `unsubscribe` was called before.
+    private static func cancel(_ token: String) throws -> Rows {
+        guard let joining = try self.joining(token), joining.state != .active else {
+            return try self.nothing()
+        }
+        let local = try LocalNode.require()
+        let names = try self.names(of: joining, local: local)
+        try Workers.stopApply(of: joining.id)
+        try NodeCatalog.dropOrigin(names.origin)
+        try host(bdr_host_slot_drop(names.slot))
+        try SQL.query("DELETE FROM bdr.state_journal WHERE node_id = $1::pg_catalog.oid", [String(joining.id)])
+        try SQL.query("DELETE FROM bdr.node WHERE node_id = $1::pg_catalog.oid", [String(joining.id)])
+        return try self.nothing()
+    }
+}

@@ -1,0 +1,151 @@
+// Asks a server about itself: which database this is, and whether it is set up for a node. The same questions go to this
+// backend (SPI) and to other servers (libpq).
+
+internal import CHost
+internal import Membership
+
+/// Runs one statement somewhere, with text arguments.
+typealias Query = (String, [String?]) throws -> Rows
+
+/// What tells one running database from every other, copies of it included.
+struct DatabaseIdentity: Equatable {
+    var systemIdentifier: String
+    var databaseOID: String
+    /// When the server was started: two servers started on copies of one data directory differ in it.
+    var startTime: String
+
+    static func read(_ query: Query) throws -> DatabaseIdentity {
+        let rows = try query(
+            """
+            SELECT (SELECT system_identifier FROM pg_catalog.pg_control_system()), oid,
+                   EXTRACT(epoch FROM pg_catalog.pg_postmaster_start_time())
+              FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()
+            """, [])
+        guard let system = rows[0, 0], let database = rows[0, 1], let start = rows[0, 2] else {
+            throw BdrError(SQLSTATE.internalError, "the server did not say which one it is")
+        }
+        return DatabaseIdentity(systemIdentifier: system, databaseOID: database, startTime: start)
+    }
+}
+
+enum ServerProbe {
+    /// - Parameter peers: nodes that this one will exchange changes with.
+    /// - Returns: the settings, and the role that asked.
+    static func settings(peers: Int, _ query: Query) throws -> (settings: ServerSettings, role: String) {
+        let rows = try query(
+            """
+            SELECT pg_catalog.current_database(), pg_catalog.current_setting('server_version_num'),
+                   pg_catalog.pg_encoding_to_char(d.encoding), d.datcollate,
+                   pg_catalog.current_setting('wal_level'), pg_catalog.current_setting('track_commit_timestamp'),
+                   CASE WHEN r.rolsuper OR pg_catalog.pg_has_role(r.oid, 'pg_read_all_settings', 'USAGE')
+                        THEN pg_catalog.current_setting('shared_preload_libraries') END,
+                   (SELECT setting FROM pg_catalog.pg_settings WHERE name = 'output_plugin_libraries'),
+                   pg_catalog.current_setting('max_replication_slots'),
+                   (SELECT pg_catalog.count(*) FROM pg_catalog.pg_replication_slots),
+                   pg_catalog.current_setting('max_active_replication_origins', true),
+                   (SELECT pg_catalog.count(*) FROM pg_catalog.pg_replication_origin),
+                   pg_catalog.current_setting('max_wal_senders'),
+                   (SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_activity WHERE backend_type = 'walsender'),
+                   pg_catalog.current_setting('max_worker_processes'),
+                   r.rolsuper, r.rolreplication,
+                   COALESCE((SELECT pg_catalog.pg_has_role(r.oid, b.oid, 'USAGE')
+                               FROM pg_catalog.pg_roles b WHERE b.rolname = 'bdr_superuser'), false),
+                   r.rolname
+              FROM pg_catalog.pg_database d, pg_catalog.pg_roles r
+             WHERE d.datname = pg_catalog.current_database() AND r.rolname = current_user
+            """, [])
+        func text(_ column: Int) -> String { rows[0, column] ?? "" }
+        func number(_ column: Int) -> Int { Int(text(column)) ?? 0 }
+        func flag(_ column: Int) -> Bool { text(column) == "t" || text(column) == "on" }
+        let settings = ServerSettings(
+            databaseName: text(0), serverVersionNum: number(1), encoding: text(2), collation: text(3), walLevel: text(4),
+            trackCommitTimestamp: flag(5),
+            // whoever may not see the list is served by functions that refuse to run without preloading
+            preloadLibraries: rows[0, 6].map { parseList($0) ?? [$0] } ?? ["bdr"],
+            outputPluginLibraries: rows[0, 7], maxReplicationSlots: number(8), usedSlots: number(9),
+            maxReplicationOrigins: rows[0, 10].flatMap { Int($0) }, usedOrigins: number(11), maxWalSenders: number(12),
+            usedWalSenders: number(13), maxWorkerProcesses: number(14), isSuperuser: flag(15),
+            isReplicationRole: flag(16), isBdrSuperuser: flag(17), peers: peers)
+        return (settings, text(18))
+    }
+
+    /// Raises the first error among the checks.
+    /// - Parameters:
+    ///   - subject: how the message names the server, for example "this server".
+    ///   - role: that was checked.
+    static func refuse(_ checks: [SettingCheck], subject: String, role: String) throws {
+        guard let check = checks.first(where: { $0.status == .error }) else {
+            return
+        }
+        switch check.name {
+        case "role":
+            throw BdrError(
+                SQLSTATE.insufficientPrivilege, "role \"\(role)\" may not replicate from \(subject)",
+                detail: check.detail, hint: check.hint.map { self.naming(role, in: $0) })
+        case "server encodings", "server_encoding", "server versions":
+            throw BdrError(
+                SQLSTATE.featureNotSupported, "\(subject) can't be a node of this group: \(check.name)",
+                detail: check.detail, hint: check.hint)
+        default:
+            throw BdrError(
+                SQLSTATE.objectNotInPrerequisiteState, "\(subject) is not set up for a node: \(check.name)",
+                detail: check.detail, hint: check.hint)
+        }
+    }
+
+    /// Puts the role in the place that a hint leaves open.
+    static func naming(_ role: String, in hint: String) -> String {
+        var result = ""
+        var rest = hint[...]
+        while let dots = rest.firstIndex(of: ".") {
+            let end = rest.index(dots, offsetBy: 3, limitedBy: rest.endIndex) ?? rest.endIndex
+            result += rest[..<dots]
+            if rest[dots..<end] == "..." {
+                result += "\"\(role)\""
+                rest = rest[end...]
+            } else {
+                result += "."
+                rest = rest[rest.index(after: dots)...]
+            }
+        }
+        return result + rest
+    }
+}
+
+/// Sessions on nodes, for other work than streaming.
+enum Session {
+    /// Opens a session in which nothing that was set for the database or the role disturbs.
+    /// - Parameters:
+    ///   - dsn: of a node.
+    ///   - who: names the node in messages.
+    ///   - replication: replication commands can be given, too.
+    ///   - writes: the session may write while the node there is joining.
+    /// - Throws: `BdrError` that says who could not be reached.
+    static func open(
+        dsn: String, _ who: String, replication: Bool = false, writes: Bool = false, timeout: Int32 = 30_000
+    ) throws -> Connection {
+        do {
+            var options = [("fallback_application_name", "bdr"), ("client_encoding", "")]
+            options[1].1 = String(cString: bdr_host_encoding_name())
+            if replication {
+                options.append(("replication", "database"))
+            }
+            let connection = try Connection(dsn: dsn, options: options, timeout: timeout)
+            for setting in [
+                "search_path = ''", "statement_timeout = 0", "lock_timeout = 0", "idle_in_transaction_session_timeout = 0",
+                "default_transaction_isolation = 'read committed'", "default_transaction_read_only = off",
+                "default_transaction_deferrable = off", "DateStyle = 'ISO, YMD'", "IntervalStyle = 'postgres'",
+                "extra_float_digits = 3", "row_security = on", "bytea_output = 'hex'",
+                "standard_conforming_strings = on", "TimeZone = 'UTC'", "synchronous_commit = on",
+            ] {
+                try connection.query("SET \(setting)")
+            }
+            if writes {
+                try connection.query("SET bdr.internal_session = on")
+            }
+            return connection
+        } catch let error as RemoteError {
+            throw error.asError("could not connect to \(who)")
+        }
+    }
+}

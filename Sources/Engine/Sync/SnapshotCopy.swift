@@ -1,0 +1,254 @@
+// The copy of the join target's database under one snapshot: the one that its replication slot was created with, so that
+// the slot's stream goes on exactly where the copy ends.
+
+internal import CHost
+internal import Membership
+
+struct CopyProgress {
+    var tables: Int
+    var done: Int
+    var rows: UInt64
+    var bytes: UInt64
+    var line: String
+}
+
+final class SnapshotCopy {
+    /// Holds the snapshot; no command may be given on it any more.
+    private let holder: Connection
+    private let reader: Connection
+    private let snapshot: String
+    private let origin: String
+    /// The slot's start.
+    let lsn: String
+
+    /// Creates the slot on the target and imports its snapshot into a second session.
+    init(target: String, slot: String, origin: String) throws {
+        self.origin = origin
+        self.holder = try Session.open(dsn: target, "the join target", replication: true)
+        self.reader = try Session.open(dsn: target, "the join target")
+        do {
+            let made = try self.holder.query("CREATE_REPLICATION_SLOT \"\(slot)\" LOGICAL bdr (SNAPSHOT 'export')")
+            guard let lsn = made[0, 1], let snapshot = made[0, 2] else {
+                throw BdrError(SQLSTATE.protocolViolation, "the join target exported no snapshot")
+            }
+            self.lsn = lsn
+            self.snapshot = snapshot
+            try self.reader.query("BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            try self.reader.query("SET TRANSACTION SNAPSHOT \(try SQL.quoteLiteral(snapshot))")
+        } catch let error as RemoteError {
+            throw error.asError("the replication slot could not be created on the join target")
+        }
+    }
+
+    // MARK: Structure
+
+    /// Restores what comes before the data, and keeps the script of what comes after it in bdr.join_script.
+    func copyStructure(local: String, target: String) throws {
+        let dump = try TemporaryFile("dump")
+        let script = try TemporaryFile("sql")
+        defer {
+            dump.remove()
+            script.remove()
+        }
+        let from = try ProgramDSN(target, options: [])
+        try Program.run(
+            "pg_dump",
+            [
+                "--format=custom", "--compress=1", "--section=pre-data", "--section=post-data",
+                "--snapshot=\(self.snapshot)", "--no-publications", "--no-subscriptions", "--no-password",
+                "--file=\(dump.path)", "--dbname=\(from.text)",
+            ], from.environment)
+        try Program.run(
+            "pg_restore", ["--section=post-data", "--no-publications", "--no-subscriptions", "--file=\(script.path)", dump.path],
+            [])
+        let to = try ProgramDSN(local, options: ["bdr.internal_session=on", "session_replication_role=replica"])
+        try Program.run(
+            "pg_restore",
+            [
+                "--section=pre-data", "--exit-on-error", "--single-transaction", "--no-publications",
+                "--no-subscriptions", "--no-password", "--dbname=\(to.text)", dump.path,
+            ], to.environment)
+        try Transaction.run {
+            try SQL.query("DELETE FROM bdr.join_script")
+            // the guard lines are for psql, which is not what runs the script
+            try SQL.query(
+                """
+                INSERT INTO bdr.join_script (script)
+                SELECT pg_catalog.regexp_replace(s, E'^\\\\\\\\(un)?restrict [A-Za-z0-9]+$', '', 'gn')
+                  FROM pg_catalog.convert_from(pg_catalog.pg_read_binary_file($1),
+                                               pg_catalog.getdatabaseencoding()) s
+                """, [script.path])
+        }
+    }
+
+    // MARK: Data
+
+    private struct Table {
+        var schema: String
+        var name: String
+        var columns: String
+        var binary: Bool
+    }
+
+    /// Ordinary tables (partitions included) that are not part of an extension, with the columns that hold data.
+    private func tables() throws -> [Table] {
+        let rows = try self.reader.query(
+            """
+            SELECT pg_catalog.quote_ident(n.nspname), pg_catalog.quote_ident(c.relname),
+                   pg_catalog.string_agg(pg_catalog.quote_ident(a.attname), ', ' ORDER BY a.attnum),
+                   COALESCE(pg_catalog.bool_and(
+                       t.oid < 16384 AND t.typsend <> 0 AND t.typreceive <> 0 AND t.typtype IN ('b', 'r', 'm')
+                       AND t.oid::pg_catalog.regtype::pg_catalog.text !~ '^(pg_catalog[.])?reg|^aclitem|^record'), true)
+              FROM pg_catalog.pg_class c
+              JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+              LEFT JOIN pg_catalog.pg_attribute a
+                ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
+              LEFT JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+             WHERE c.relkind = 'r' AND c.relpersistence IN ('p', 'u')
+               AND n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'bdr')
+               AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
+                                WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid
+                                  AND d.deptype = 'e')
+             GROUP BY c.oid, n.nspname, c.relname
+             ORDER BY pg_catalog.pg_table_size(c.oid) DESC, c.oid
+            """)
+        return (0..<rows.count).map { row in
+            Table(
+                schema: rows[row, 0] ?? "", name: rows[row, 1] ?? "", columns: rows[row, 2] ?? "",
+                binary: rows[row, 3] == "t")
+        }
+    }
+
+    /// Copies all rows, as changes of the target with the oldest possible commit time: whatever either node writes from now
+    /// on is newer. Then the values of sequences.
+    func copyData(local: String, _ report: (CopyProgress) throws -> Void) throws {
+        let writer = try Session.open(dsn: local, "this node with its own local_dsn", writes: true)
+        do {
+            try writer.query("SET session_replication_role = replica")
+            try writer.query(
+                "SELECT pg_catalog.pg_replication_origin_session_setup(\(try SQL.quoteLiteral(self.origin)))")
+            let tables = try self.tables()
+            var progress = CopyProgress(
+                tables: tables.count, done: 0, rows: 0, bytes: 0, line: "copying \(tables.count) tables")
+            try report(progress)
+            for table in tables {
+                let name = "\(table.schema).\(table.name)"
+                let list = table.columns.isEmpty ? "" : " (\(table.columns))"
+                let format = table.binary ? "binary" : "text"
+                try writer.query("BEGIN")
+                try writer.query(
+                    """
+                    SELECT pg_catalog.pg_replication_origin_xact_setup(\(try SQL.quoteLiteral(self.lsn)),
+                                                                       '2000-01-01 00:00:00+00')
+                    """)
+                let (rows, bytes) = try self.reader.copy(
+                    "COPY \(name)\(list) TO STDOUT (FORMAT \(format))", into: writer,
+                    "COPY \(name)\(list) FROM STDIN (FORMAT \(format))")
+                try writer.query("COMMIT")
+                progress.done += 1
+                progress.rows &+= rows
+                progress.bytes &+= bytes
+                progress.line = "copied \(name): \(rows) rows (\(progress.done) of \(progress.tables) tables)"
+                try report(progress)
+            }
+            try self.copySequences(to: writer)
+        } catch let error as RemoteError {
+            throw error.asError("the data could not be copied")
+        }
+    }
+
+    private func copySequences(to writer: Connection) throws {
+        let sequences = try self.reader.query(
+            """
+            SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname)
+              FROM pg_catalog.pg_class c
+              JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+             WHERE c.relkind = 'S' AND c.relpersistence <> 't'
+               AND n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'bdr')
+               AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
+                                WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid
+                                  AND d.deptype = 'e')
+            """)
+        for row in 0..<sequences.count {
+            guard let name = sequences[row, 0] else {
+                continue
+            }
+            let value = try self.reader.query("SELECT last_value, is_called FROM \(name)")
+            guard let last = value[0, 0], let called = value[0, 1] else {
+                continue
+            }
+            try writer.query(
+                "SELECT pg_catalog.setval(\(try SQL.quoteLiteral(name)), $1::pg_catalog.int8, $2::pg_catalog.bool)",
+                [last, called])
+        }
+    }
+}
+
+/// Takes away what a copy has brought into a database that was empty before.
+enum CopiedObjects {
+    /// - Parameter keptExtensions: were there before.
+    static func remove(_ connection: Connection, keptExtensions: [String]) throws {
+        do {
+            try connection.query("BEGIN")
+            let extensions = try connection.query("SELECT extname FROM pg_catalog.pg_extension")
+            for row in 0..<extensions.count {
+                if let name = extensions[row, 0], !keptExtensions.contains(name) {
+                    try connection.query("DROP EXTENSION IF EXISTS \(try SQL.quoteIdentifier(name)) CASCADE")
+                }
+            }
+            let schemas = try connection.query(
+                """
+                SELECT n.nspname FROM pg_catalog.pg_namespace n
+                 WHERE n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'public', 'bdr')
+                   AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
+                                    WHERE d.classid = 'pg_catalog.pg_namespace'::pg_catalog.regclass
+                                      AND d.objid = n.oid AND d.deptype = 'e')
+                """)
+            for row in 0..<schemas.count {
+                if let name = schemas[row, 0] {
+                    try connection.query("DROP SCHEMA IF EXISTS \(try SQL.quoteIdentifier(name)) CASCADE")
+                }
+            }
+            // schema public stays: its owner and rights are not the copy's
+            let objects = try connection.query(
+                """
+                SELECT CASE c.relkind WHEN 'v' THEN 'VIEW' WHEN 'm' THEN 'MATERIALIZED VIEW' WHEN 'S' THEN 'SEQUENCE'
+                                      WHEN 'f' THEN 'FOREIGN TABLE' WHEN 'c' THEN 'TYPE' ELSE 'TABLE' END,
+                       'public.' || pg_catalog.quote_ident(c.relname), c.oid, 1 AS place, c.tableoid
+                  FROM pg_catalog.pg_class c
+                 WHERE c.relnamespace = 'public'::pg_catalog.regnamespace AND c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f', 'c')
+                UNION ALL
+                SELECT CASE p.prokind WHEN 'a' THEN 'AGGREGATE' ELSE 'ROUTINE' END,
+                       'public.' || pg_catalog.quote_ident(p.proname) || '('
+                       || pg_catalog.pg_get_function_identity_arguments(p.oid) || ')', p.oid, 2, p.tableoid
+                  FROM pg_catalog.pg_proc p WHERE p.pronamespace = 'public'::pg_catalog.regnamespace
+                UNION ALL
+                SELECT 'TYPE', 'public.' || pg_catalog.quote_ident(t.typname), t.oid, 3, t.tableoid
+                  FROM pg_catalog.pg_type t
+                 WHERE t.typnamespace = 'public'::pg_catalog.regnamespace AND t.typtype IN ('d', 'e', 'r')
+                UNION ALL
+                SELECT 'COLLATION', 'public.' || pg_catalog.quote_ident(l.collname), l.oid, 4, l.tableoid
+                  FROM pg_catalog.pg_collation l WHERE l.collnamespace = 'public'::pg_catalog.regnamespace
+                ORDER BY 4
+                """)
+            for row in 0..<objects.count {
+                guard let kind = objects[row, 0], let name = objects[row, 1], let oid = objects[row, 2],
+                    let catalog = objects[row, 4]
+                else {
+                    continue
+                }
+                let keep = try connection.query(
+                    """
+                    SELECT FROM pg_catalog.pg_depend
+                     WHERE classid = $2::pg_catalog.oid AND objid = $1::pg_catalog.oid AND deptype = 'e'
+                    """, [oid, catalog])
+                if keep.count == 0 {
+                    try connection.query("DROP \(kind) IF EXISTS \(name) CASCADE")
+                }
+            }
+            try connection.query("COMMIT")
+        } catch let error as RemoteError {
+            throw error.asError("an incomplete copy could not be removed")
+        }
+    }
+}

@@ -1,0 +1,246 @@
+// The manager of one node: keeps an apply worker for each subscription and, while the node joins, the join worker running, and
+// tells the other processes of the server in which state the node is.
+//
+// It decides from the catalog alone, once a second and whenever it is woken, so it doesn't matter when it was killed.
+
+internal import CHost
+internal import Membership
+
+@c(bdr_engine_manager_main)
+public func bdrEngineManagerMain() -> Int32 {
+    entry {
+        var manager = Manager()
+        try manager.run()
+    }
+}
+
+private struct Manager {
+    private var applies: [UInt32: ManagedWorker] = [:]
+    private var join = ManagedWorker(role: Int32(BDR_ROLE_JOIN), peer: 0, name: "join")
+    /// Origins of the node, to be removed should the extension be dropped.
+    private var origins: Set<String> = []
+    private var firstLook = true
+
+    private struct View {
+        var node: LocalNode
+        var joining: Bool
+        /// Peers to receive from, and their names.
+        var peers: [UInt32: String]
+        var origins: Set<String>
+    }
+
+    mutating func run() throws {
+        while true {
+            if bdr_host_database_closing() {
+                return
+            }
+            guard let view = try Transaction.run({ try Self.look() }) else {
+                try self.leave()
+                return
+            }
+            self.origins = view.origins
+            try self.publish(view)
+            try self.keepWorkers(view)
+            let happened = try host(bdr_host_wait(nil, self.pause))
+            if happened & Int32(BDR_WAIT_SHUTDOWN) != 0 {
+                return
+            }
+        }
+    }
+
+    /// nil when there is nothing to manage: no extension, no node, or the database is a copy of a node's.
+    private static func look() throws -> View? {
+        guard try SQL.query("SELECT pg_catalog.to_regclass('bdr.local_node')")[0, 0] != nil else {
+            return nil
+        }
+        let found: LocalNode?
+        do {
+            found = try LocalNode.find()
+        } catch let error as BdrError {
+            try Log.warning(error.message, sqlstate: error.sqlstate, detail: "Nothing is replicated.", hint: error.hint)
+            return nil
+        }
+        guard let node = found else {
+            return nil
+        }
+        let joining = try SQL.query("SELECT FROM bdr.join_state WHERE step NOT IN ('active', 'failed')").count > 0
+        let rows = try SQL.query(
+            """
+            SELECT s.origin_node_id, n.node_name, s.sub_origin_name, s.sub_enabled
+              FROM bdr.subscription s JOIN bdr.node n ON n.node_id = s.origin_node_id
+             WHERE s.target_node_id = $1::pg_catalog.oid
+            """, [String(node.id)])
+        var view = View(node: node, joining: joining, peers: [:], origins: [])
+        for row in 0..<rows.count {
+            guard let id = rows[row, 0].flatMap({ UInt32($0) }) else {
+                continue
+            }
+            rows[row, 2].map { _ = view.origins.insert($0) }
+            if rows[row, 3] == "t" {
+                view.peers[id] = rows[row, 1] ?? ""
+            }
+        }
+        return view
+    }
+
+    private func publish(_ view: View) throws {
+        let state = view.node.state
+        let isJoining = state > .created && state < .active
+        try host(
+            bdr_host_publish_node(
+                view.node.id, Int32(clamping: state.rawValue), isJoining, state > .created && state < .parted))
+    }
+
+    private mutating func keepWorkers(_ view: View) throws {
+        let minimum = Int64(bdr_host_setting_int("bdr.min_worker_backoff_delay", 1000))
+        let maximum = Int64(bdr_host_setting_int("bdr.max_worker_backoff_delay", 60_000))
+        for (peer, name) in view.peers where self.applies[peer] == nil {
+            self.applies[peer] = ManagedWorker(role: Int32(BDR_ROLE_APPLY), peer: peer, name: "apply \(name)")
+        }
+        if self.firstLook {
+            // workers that an earlier manager left behind
+            self.firstLook = false
+            var peers = [UInt32](repeating: 0, count: 1024)
+            let capacity = Int32(clamping: peers.count)
+            let count = try peers.withUnsafeMutableBufferPointer {
+                try host(bdr_host_worker_peers($0.baseAddress, capacity))
+            }
+            for peer in peers.prefix(max(0, Int(count))) where self.applies[peer] == nil {
+                self.applies[peer] = ManagedWorker(role: Int32(BDR_ROLE_APPLY), peer: peer, name: "apply")
+            }
+        }
+        for peer in Array(self.applies.keys) {
+            let wanted = view.peers[peer] != nil
+            if try self.applies[peer]?.keep(wanted: wanted, minimum: minimum, maximum: maximum) == false && !wanted {
+                try host(bdr_host_worker_forget(Int32(BDR_ROLE_APPLY), peer))
+                self.applies[peer] = nil
+            }
+        }
+        try self.join.keep(wanted: view.joining, minimum: minimum, maximum: maximum)
+    }
+
+    /// Milliseconds to the next look: sooner when a worker is to be started sooner.
+    private var pause: Int64 {
+        let now = bdr_host_now()
+        var pause: Int64 = 1000
+        for worker in Array(self.applies.values) + [self.join] {
+            if let due = worker.due(now: now) {
+                pause = min(pause, due)
+            }
+        }
+        return max(10, pause)
+    }
+
+    /// The extension was dropped, or the node: what it had outside of its tables goes, too.
+    private mutating func leave() throws {
+        for peer in Array(self.applies.keys) {
+            try Workers.stopApply(of: peer)
+            try host(bdr_host_worker_forget(Int32(BDR_ROLE_APPLY), peer))
+        }
+        let hasExtension = try Transaction.run {
+            try SQL.query("SELECT FROM pg_catalog.pg_extension WHERE extname = 'bdr'").count > 0
+        }
+        let isCopy = try hasExtension
+            && Transaction.run { try SQL.query("SELECT FROM bdr.local_node").count > 0 }
+        if !isCopy {
+            let slots = try Transaction.run {
+                try SQL.query(
+                    """
+                    SELECT slot_name FROM pg_catalog.pg_replication_slots
+                     WHERE plugin = 'bdr' AND database = pg_catalog.current_database()
+                    """)
+            }
+            for row in 0..<slots.count {
+                if let slot = slots[row, 0] {
+                    try Transaction.run { _ = try host(bdr_host_slot_drop(slot)) }
+                }
+            }
+            let origins = self.origins
+            try Transaction.run {
+                for origin in origins.sorted() {
+                    try NodeCatalog.dropOrigin(origin)
+                }
+            }
+        }
+        try host(bdr_host_publish_node(0, 0, false, false))
+    }
+}
+
+/// One worker that the manager keeps running.
+private struct ManagedWorker {
+    let role: Int32
+    let peer: UInt32
+    let name: String
+    private var backoff: Backoff?
+    private var startedAt: Int64?
+    private var isWanted = false
+    private var isRunning = false
+
+    init(role: Int32, peer: UInt32, name: String) {
+        self.role = role
+        self.peer = peer
+        self.name = name
+    }
+
+    /// Starts, restarts or stops it as needed.
+    /// - Parameter minimum, maximum: delays between attempts, milliseconds.
+    /// - Returns: whether it runs (or is about to).
+    @discardableResult
+    mutating func keep(wanted: Bool, minimum: Int64, maximum: Int64) throws -> Bool {
+        let now = bdr_host_now()
+        var backoff = self.backoff ?? Backoff(minimum: minimum, maximum: maximum, seed: UInt64(bdr_host_random()))
+        if backoff.minimum != max(1, minimum) || backoff.maximum != max(max(1, minimum), maximum) {
+            // settings were changed
+            backoff = Backoff(minimum: minimum, maximum: maximum, seed: UInt64(bdr_host_random()))
+        }
+        defer { self.backoff = backoff }
+        var info = BdrWorkerInfo()
+        try host(bdr_host_worker_info(self.role, self.peer, &info))
+        self.isWanted = wanted
+        self.isRunning = info.running != 0
+        if info.running != 0 {
+            if !wanted {
+                try host(bdr_host_worker_stop(self.role, self.peer))
+            }
+            if let started = self.startedAt, now &- started > 30_000_000 {
+                // it works: a later failure is a first one
+                backoff.succeeded()
+            }
+            self.startedAt = self.startedAt ?? now
+            return true
+        }
+        if self.startedAt != nil {
+            self.startedAt = nil
+            let sqlstate = withUnsafeBytes(of: info.sqlstate) { bytes in
+                String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
+            }
+            if info.failed != 0 {
+                backoff.failed(transient: SQLState.isTransient(sqlstate), now: now)
+            } else if wanted {
+                // it ended by itself: its subscription may have been switched off and on meanwhile
+                backoff.failed(transient: true, now: now)
+            }
+        }
+        guard wanted else {
+            return false
+        }
+        guard backoff.isDue(now: now) else {
+            return true
+        }
+        if try host(bdr_host_worker_start(self.role, self.peer, self.name)) != BDR_OK {
+            try Log.warning(
+                "no background worker is free for \"\(self.name)\"", sqlstate: SQLSTATE.configurationLimitExceeded,
+                hint: "Increase max_worker_processes and restart the server.")
+            backoff.failed(transient: false, now: now)
+            return true
+        }
+        self.startedAt = now
+        self.isRunning = true
+        return true
+    }
+
+    /// Milliseconds until it is to be started; nil when there is nothing to wait for.
+    func due(now: Int64) -> Int64? {
+        self.isWanted && !self.isRunning ? self.backoff?.remaining(now: now) : nil
+    }
+}
