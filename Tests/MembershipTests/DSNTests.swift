@@ -1,7 +1,8 @@
 // Connection strings: read as libpq does, and shown without secrets.
 
-@testable import Membership
 import Testing
+
+@testable import Membership
 
 @Suite struct DSNTests {
     /// Keywords and values as "key=value" in their order.
@@ -11,23 +12,24 @@ import Testing
 
     // MARK: key/value form
 
-    @Test(arguments: [
-        ("", []), ("  \t\n", []),
-        ("host=a", ["host=a"]), ("host=a port=5432 dbname=x", ["host=a", "port=5432", "dbname=x"]),
-        ("  host = a   port\t=\n5432  ", ["host=a", "port=5432"]),
-        ("host=", ["host="]), ("host='' port=1", ["host=", "port=1"]),
-        // libpq takes the next word for the value.
-        ("host= port=5", ["host=port=5"]),
-        ("dbname='a b'", ["dbname=a b"]), ("dbname='it\\'s' user='a\\\\b'", ["dbname=it's", "user=a\\b"]),
-        ("dbname='a\\bc'", ["dbname=abc"]), ("dbname=a\\ b", ["dbname=a b"]), ("dbname=a\\'b", ["dbname=a'b"]),
-        ("dbname=a'b'", ["dbname=a'b'"]), ("dbname=a\\", ["dbname=a"]),
-        // No space is needed after a closing quote.
-        ("host='a'port=5", ["host=a", "port=5"]),
-        ("dbname='a=b' options='-c x=y'", ["dbname=a=b", "options=-c x=y"]), ("password=a=b=c", ["password=a=b=c"]),
-        ("dbname=größe user=数", ["dbname=größe", "user=数"]),
-        ("host=a host=b", ["host=a", "host=b"]), ("nonsense=1", ["nonsense=1"]),
-        ("host=/var/run/x,/tmp port=1,2", ["host=/var/run/x,/tmp", "port=1,2"]),
-    ] as [(String, [String])])
+    @Test(
+        arguments: [
+            ("", []), ("  \t\n", []),
+            ("host=a", ["host=a"]), ("host=a port=5432 dbname=x", ["host=a", "port=5432", "dbname=x"]),
+            ("  host = a   port\t=\n5432  ", ["host=a", "port=5432"]),
+            ("host=", ["host="]), ("host='' port=1", ["host=", "port=1"]),
+            // libpq takes the next word for the value.
+            ("host= port=5", ["host=port=5"]),
+            ("dbname='a b'", ["dbname=a b"]), ("dbname='it\\'s' user='a\\\\b'", ["dbname=it's", "user=a\\b"]),
+            ("dbname='a\\bc'", ["dbname=abc"]), ("dbname=a\\ b", ["dbname=a b"]), ("dbname=a\\'b", ["dbname=a'b"]),
+            ("dbname=a'b'", ["dbname=a'b'"]), ("dbname=a\\", ["dbname=a"]),
+            // No space is needed after a closing quote.
+            ("host='a'port=5", ["host=a", "port=5"]),
+            ("dbname='a=b' options='-c x=y'", ["dbname=a=b", "options=-c x=y"]), ("password=a=b=c", ["password=a=b=c"]),
+            ("dbname=größe user=数", ["dbname=größe", "user=数"]),
+            ("host=a host=b", ["host=a", "host=b"]), ("nonsense=1", ["nonsense=1"]),
+            ("host=/var/run/x,/tmp port=1,2", ["host=/var/run/x,/tmp", "port=1,2"]),
+        ] as [(String, [String])])
     func keywords(dsn: String, expected: [String]) throws {
         #expect(try Self.pairs(dsn) == expected)
     }
@@ -46,34 +48,36 @@ import Testing
 
     // MARK: URI form
 
-    @Test(arguments: [
-        ("postgresql://", []), ("postgres://", []), ("postgresql:///", []), ("postgresql:///?", []),
-        ("postgresql://h", ["host=h"]), ("postgres://h:5433/db", ["host=h", "port=5433", "dbname=db"]),
-        ("postgresql://u@h", ["user=u", "host=h"]), ("postgresql://u:p@h", ["user=u", "password=p", "host=h"]),
-        ("postgresql://u:@h", ["user=u", "host=h"]), ("postgresql://:p@h", ["password=p", "host=h"]),
-        ("postgresql://@h", ["host=h"]), ("postgresql://u:a:b@h", ["user=u", "password=a:b", "host=h"]),
-        ("postgresql://u:p?q@h", ["user=u", "password=p?q", "host=h"]),
-        ("postgresql://h:/db", ["host=h", "dbname=db"]), ("postgresql://:5/db", ["port=5", "dbname=db"]),
-        ("postgresql:///db?host=/tmp&port=7", ["dbname=db", "host=/tmp", "port=7"]),
-        ("postgresql://h?a=b&c=", ["host=h", "a=b", "c="]), ("postgresql://h?a=b&", ["host=h", "a=b"]),
-        ("postgresql://h?sslmode=require", ["host=h", "sslmode=require"]),
-        ("postgresql://h?ssl=true", ["host=h", "sslmode=require"]), ("postgresql://h?ssl=1", ["host=h", "ssl=1"]),
-        // Several hosts.
-        ("postgresql://a:1,b:2/d", ["host=a,b", "port=1,2", "dbname=d"]), ("postgresql://a,b", ["host=a,b", "port=,"]),
-        ("postgresql://a,b:2", ["host=a,b", "port=,2"]), ("postgresql://,", ["host=,", "port=,"]),
-        // IPv6.
-        ("postgresql://[::1]", ["host=::1"]), ("postgresql://[::1]:5/d", ["host=::1", "port=5", "dbname=d"]),
-        ("postgresql://[::1]:5,[fe80::1%25eth0],c:6", ["host=::1,fe80::1%eth0,c", "port=5,,6"]),
-        ("postgresql://u@[::1]?a=b", ["user=u", "host=::1", "a=b"]),
-        // What stands before an "@" is user and password, even so.
-        ("postgresql://[::1]@h", ["user=[", "password=:1]", "host=h"]),
-        // Percent encoding, in every part.
-        (
-            "postgresql://u%40x:p%3A%2f%40@%2Ftmp%2fs:54%332/a%20b?application%5Fname=%e2%82%ac",
-            ["user=u@x", "password=p:/@", "host=/tmp/s", "port=5432", "dbname=a b", "application_name=€"]
-        ),
-        ("postgresql:///a/b", ["dbname=a/b"]),
-    ] as [(String, [String])])
+    @Test(
+        arguments: [
+            ("postgresql://", []), ("postgres://", []), ("postgresql:///", []), ("postgresql:///?", []),
+            ("postgresql://h", ["host=h"]), ("postgres://h:5433/db", ["host=h", "port=5433", "dbname=db"]),
+            ("postgresql://u@h", ["user=u", "host=h"]), ("postgresql://u:p@h", ["user=u", "password=p", "host=h"]),
+            ("postgresql://u:@h", ["user=u", "host=h"]), ("postgresql://:p@h", ["password=p", "host=h"]),
+            ("postgresql://@h", ["host=h"]), ("postgresql://u:a:b@h", ["user=u", "password=a:b", "host=h"]),
+            ("postgresql://u:p?q@h", ["user=u", "password=p?q", "host=h"]),
+            ("postgresql://h:/db", ["host=h", "dbname=db"]), ("postgresql://:5/db", ["port=5", "dbname=db"]),
+            ("postgresql:///db?host=/tmp&port=7", ["dbname=db", "host=/tmp", "port=7"]),
+            ("postgresql://h?a=b&c=", ["host=h", "a=b", "c="]), ("postgresql://h?a=b&", ["host=h", "a=b"]),
+            ("postgresql://h?sslmode=require", ["host=h", "sslmode=require"]),
+            ("postgresql://h?ssl=true", ["host=h", "sslmode=require"]), ("postgresql://h?ssl=1", ["host=h", "ssl=1"]),
+            // Several hosts.
+            ("postgresql://a:1,b:2/d", ["host=a,b", "port=1,2", "dbname=d"]),
+            ("postgresql://a,b", ["host=a,b", "port=,"]),
+            ("postgresql://a,b:2", ["host=a,b", "port=,2"]), ("postgresql://,", ["host=,", "port=,"]),
+            // IPv6.
+            ("postgresql://[::1]", ["host=::1"]), ("postgresql://[::1]:5/d", ["host=::1", "port=5", "dbname=d"]),
+            ("postgresql://[::1]:5,[fe80::1%25eth0],c:6", ["host=::1,fe80::1%eth0,c", "port=5,,6"]),
+            ("postgresql://u@[::1]?a=b", ["user=u", "host=::1", "a=b"]),
+            // What stands before an "@" is user and password, even so.
+            ("postgresql://[::1]@h", ["user=[", "password=:1]", "host=h"]),
+            // Percent encoding, in every part.
+            (
+                "postgresql://u%40x:p%3A%2f%40@%2Ftmp%2fs:54%332/a%20b?application%5Fname=%e2%82%ac",
+                ["user=u@x", "password=p:/@", "host=/tmp/s", "port=5432", "dbname=a b", "application_name=€"]
+            ),
+            ("postgresql:///a/b", ["dbname=a/b"]),
+        ] as [(String, [String])])
     func uri(dsn: String, expected: [String]) throws {
         #expect(try Self.pairs(dsn) == expected)
     }

@@ -1,19 +1,22 @@
 // List settings, read and written as PostgreSQL does.
 
-@testable import Membership
 import Testing
 
+@testable import Membership
+
 @Suite struct ListSettingTests {
-    @Test(arguments: [
-        ("", []), ("   ", []), ("\t\n", []),
-        ("bdr", ["bdr"]), (" bdr ", ["bdr"]), ("a,b", ["a", "b"]), (" a ,\tb , c", ["a", "b", "c"]),
-        // Only outer spaces go; case stays.
-        ("a b, C", ["a b", "C"]),
-        ("\"a, b\"", ["a, b"]), ("\" a \",b", [" a ", "b"]), ("\"a\"\"b\"", ["a\"b"]), ("\"\"\"\"", ["\""]),
-        ("\"\"", [""]), ("\"\",a", ["", "a"]), ("$libdir/bdr, \"/opt/x y/z.so\"", ["$libdir/bdr", "/opt/x y/z.so"]),
-        // A quote inside a name that doesn't begin with one means nothing.
-        ("a\"b", ["a\"b"]), ("größe,数", ["größe", "数"]),
-    ] as [(String, [String])])
+    @Test(
+        arguments: [
+            ("", []), ("   ", []), ("\t\n", []),
+            ("bdr", ["bdr"]), (" bdr ", ["bdr"]), ("a,b", ["a", "b"]), (" a ,\tb , c", ["a", "b", "c"]),
+            // Only outer spaces go; case stays.
+            ("a b, C", ["a b", "C"]),
+            ("\"a, b\"", ["a, b"]), ("\" a \",b", [" a ", "b"]), ("\"a\"\"b\"", ["a\"b"]), ("\"\"\"\"", ["\""]),
+            ("\"\"", [""]), ("\"\",a", ["", "a"]),
+            ("$libdir/bdr, \"/opt/x y/z.so\"", ["$libdir/bdr", "/opt/x y/z.so"]),
+            // A quote inside a name that doesn't begin with one means nothing.
+            ("a\"b", ["a\"b"]), ("größe,数", ["größe", "数"]),
+        ] as [(String, [String])])
     func reads(value: String, names: [String]) {
         #expect(parseList(value) == names)
     }
@@ -25,15 +28,16 @@ import Testing
         #expect(parseList(value) == nil)
     }
 
-    @Test(arguments: [
-        (["bdr"], "bdr"), (["pg_stat_statements", "bdr"], "pg_stat_statements, bdr"), (["a1"], "a1"),
-        (["1a"], "\"1a\""), (["A"], "\"A\""), (["a b"], "\"a b\""), (["a,b", "c"], "\"a,b\", c"),
-        (["$libdir/bdr"], "\"$libdir/bdr\""), (["a\"b"], "\"a\"\"b\""), ([""], "\"\""), (["é"], "\"é\""), ([], ""),
-        ([String(repeating: "x", count: 63)], String(repeating: "x", count: 63)),
-        // Double quotes would have the server cut it after 63 bytes.
-        ([String(repeating: "x", count: 64)], "'" + String(repeating: "x", count: 64) + "'"),
-        (["'" + String(repeating: "é", count: 32), "b"], "'''" + String(repeating: "é", count: 32) + "', b"),
-    ] as [([String], String)])
+    @Test(
+        arguments: [
+            (["bdr"], "bdr"), (["pg_stat_statements", "bdr"], "pg_stat_statements, bdr"), (["a1"], "a1"),
+            (["1a"], "\"1a\""), (["A"], "\"A\""), (["a b"], "\"a b\""), (["a,b", "c"], "\"a,b\", c"),
+            (["$libdir/bdr"], "\"$libdir/bdr\""), (["a\"b"], "\"a\"\"b\""), ([""], "\"\""), (["é"], "\"é\""), ([], ""),
+            ([String(repeating: "x", count: 63)], String(repeating: "x", count: 63)),
+            // Double quotes would have the server cut it after 63 bytes.
+            ([String(repeating: "x", count: 64)], "'" + String(repeating: "x", count: 64) + "'"),
+            (["'" + String(repeating: "é", count: 32), "b"], "'''" + String(repeating: "é", count: 32) + "', b"),
+        ] as [([String], String)])
     func writes(names: [String], literal: String) {
         #expect(listLiteral(names) == literal)
     }

@@ -1,7 +1,8 @@
 // Names of slots, origins and subscriptions. The fixed strings here are stored on servers: they must stay.
 
-@testable import Membership
 import Testing
+
+@testable import Membership
 
 @Suite struct ObjectNamesTests {
     @Test(arguments: [

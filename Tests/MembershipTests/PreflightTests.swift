@@ -38,10 +38,11 @@ import Testing
         #expect(CheckStatus.ok < .warning)
     }
 
-    @Test(arguments: [
-        (140_019, CheckStatus.error, "Use PostgreSQL 15 to 18."), (90_624, .error, "Use PostgreSQL 15 to 18."),
-        (150_000, .ok, nil), (180_002, .ok, nil), (190_000, .warning, "bdr was tested with PostgreSQL 15 to 18."),
-    ] as [(Int, CheckStatus, String?)])
+    @Test(
+        arguments: [
+            (140_019, CheckStatus.error, "Use PostgreSQL 15 to 18."), (90_624, .error, "Use PostgreSQL 15 to 18."),
+            (150_000, .ok, nil), (180_002, .ok, nil), (190_000, .warning, "bdr was tested with PostgreSQL 15 to 18."),
+        ] as [(Int, CheckStatus, String?)])
     func versions(number: Int, status: CheckStatus, hint: String?) throws {
         let check = try Self.check("server_version") { $0.serverVersionNum = number }
         #expect(check.status == status)
@@ -72,15 +73,16 @@ import Testing
     // MARK: lists of libraries
 
     /// The hint keeps what is there.
-    @Test(arguments: [
-        ([], "bdr", "shared_preload_libraries is empty."),
-        (["pg_stat_statements"], "pg_stat_statements, bdr", "shared_preload_libraries is: pg_stat_statements."),
-        (
-            ["$libdir/x", "a,b"], "\"$libdir/x\", \"a,b\", bdr",
-            "shared_preload_libraries is: \"$libdir/x\", \"a,b\"."
-        ),
-        (["bdr2", "xbdr"], "bdr2, xbdr, bdr", "shared_preload_libraries is: bdr2, xbdr."),
-    ] as [([String], String, String)])
+    @Test(
+        arguments: [
+            ([], "bdr", "shared_preload_libraries is empty."),
+            (["pg_stat_statements"], "pg_stat_statements, bdr", "shared_preload_libraries is: pg_stat_statements."),
+            (
+                ["$libdir/x", "a,b"], "\"$libdir/x\", \"a,b\", bdr",
+                "shared_preload_libraries is: \"$libdir/x\", \"a,b\"."
+            ),
+            (["bdr2", "xbdr"], "bdr2, xbdr, bdr", "shared_preload_libraries is: bdr2, xbdr."),
+        ] as [([String], String, String)])
     func preloadMissing(libraries: [String], list: String, detail: String) throws {
         let check = try Self.check("shared_preload_libraries") { $0.preloadLibraries = libraries }
         #expect(check.status == .error)
@@ -127,10 +129,11 @@ import Testing
     // MARK: capacities
 
     /// One peer: two slots are needed, three advised.
-    @Test(arguments: [
-        (10, 8, CheckStatus.warning, 11), (10, 7, .ok, nil), (10, 9, .error, 12), (10, 10, .error, 13),
-        (2, 0, .warning, 3), (3, 0, .ok, nil),
-    ] as [(Int, Int, CheckStatus, Int?)])
+    @Test(
+        arguments: [
+            (10, 8, CheckStatus.warning, 11), (10, 7, .ok, nil), (10, 9, .error, 12), (10, 10, .error, 13),
+            (2, 0, .warning, 3), (3, 0, .ok, nil),
+        ] as [(Int, Int, CheckStatus, Int?)])
     func slots(limit: Int, used: Int, status: CheckStatus, value: Int?) throws {
         let check = try Self.check("max_replication_slots") {
             $0.maxReplicationSlots = limit
@@ -182,8 +185,9 @@ import Testing
         #expect(hints == ["ALTER SYSTEM SET max_replication_slots = \(value); then restart the server."])
     }
 
-    @Test(arguments: [(10, 8, CheckStatus.ok, nil), (10, 9, .warning, 11), (10, 10, .error, 12), (0, 0, .error, 2)]
-        as [(Int, Int, CheckStatus, Int?)])
+    @Test(
+        arguments: [(10, 8, CheckStatus.ok, nil), (10, 9, .warning, 11), (10, 10, .error, 12), (0, 0, .error, 2)]
+            as [(Int, Int, CheckStatus, Int?)])
     func senders(limit: Int, used: Int, status: CheckStatus, value: Int?) throws {
         let check = try Self.check("max_wal_senders") {
             $0.maxWalSenders = limit
@@ -193,8 +197,9 @@ import Testing
         #expect(check.hint == value.map { "ALTER SYSTEM SET max_wal_senders = \($0); then restart the server." })
     }
 
-    @Test(arguments: [(8, CheckStatus.ok, nil), (7, .warning, 8), (3, .warning, 8), (2, .error, 8), (0, .error, 8)]
-        as [(Int, CheckStatus, Int?)])
+    @Test(
+        arguments: [(8, CheckStatus.ok, nil), (7, .warning, 8), (3, .warning, 8), (2, .error, 8), (0, .error, 8)]
+            as [(Int, CheckStatus, Int?)])
     func workers(limit: Int, status: CheckStatus, value: Int?) throws {
         let check = try Self.check("max_worker_processes") { $0.maxWorkerProcesses = limit }
         #expect(check.status == status)
@@ -246,11 +251,12 @@ import Testing
 
     // MARK: role
 
-    @Test(arguments: [
-        (true, false, false, nil), (true, true, true, nil), (false, true, true, nil),
-        (false, true, false, "GRANT bdr_superuser TO ...;"), (false, false, true, "ALTER ROLE ... REPLICATION;"),
-        (false, false, false, "ALTER ROLE ... REPLICATION; GRANT bdr_superuser TO ...;"),
-    ] as [(Bool, Bool, Bool, String?)])
+    @Test(
+        arguments: [
+            (true, false, false, nil), (true, true, true, nil), (false, true, true, nil),
+            (false, true, false, "GRANT bdr_superuser TO ...;"), (false, false, true, "ALTER ROLE ... REPLICATION;"),
+            (false, false, false, "ALTER ROLE ... REPLICATION; GRANT bdr_superuser TO ...;"),
+        ] as [(Bool, Bool, Bool, String?)])
     func role(superuser: Bool, replication: Bool, bdrSuperuser: Bool, commands: String?) throws {
         let check = try Self.check("role") {
             $0.isSuperuser = superuser

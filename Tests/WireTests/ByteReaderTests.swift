@@ -45,8 +45,10 @@ import Wire
                     var reader = ByteReader($0)
                     try reader.skip(1)
                     let error = #expect(throws: WireError.self) { try read(&reader) }
-                    #expect(error == WireError(
-                        code: .truncated, offset: 1, message: "\(size) bytes expected, \(left) left"))
+                    #expect(
+                        error
+                            == WireError(
+                                code: .truncated, offset: 1, message: "\(size) bytes expected, \(left) left"))
                     #expect(reader.offset == 1)
                 }
             }
@@ -96,10 +98,12 @@ import Wire
         }
     }
 
-    @Test(arguments: [
-        ([], WireError.Code.truncated, 0), ([1], .truncated, 0), ([1, 0], .truncated, 2), ([255, 255, 65], .truncated, 2),
-        ([1, 0, 0], .malformed, 2), ([2, 0, 0x41, 0xff], .malformed, 3), ([1, 0, 0xc3, 0xa9], .malformed, 2),
-    ] as [([UInt8], WireError.Code, Int)])
+    @Test(
+        arguments: [
+            ([], WireError.Code.truncated, 0), ([1], .truncated, 0), ([1, 0], .truncated, 2),
+            ([255, 255, 65], .truncated, 2),
+            ([1, 0, 0], .malformed, 2), ([2, 0, 0x41, 0xff], .malformed, 3), ([1, 0, 0xc3, 0xa9], .malformed, 2),
+        ] as [([UInt8], WireError.Code, Int)])
     func badStrings(bytes: [UInt8], code: WireError.Code, offset: Int) {
         withMemory(bytes) {
             var reader = ByteReader($0)

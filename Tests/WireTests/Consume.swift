@@ -38,14 +38,15 @@ func consume(_ type: MessageType, _ body: UnsafeRawBufferPointer) throws(WireErr
             inside(data)
             for layout in sampleLayouts {
                 let check = Result { () throws(WireError) in try layout.validate(tuple) }
-                for number in -1...(attributeCount + 1) {
+                for number in Set([-1, 0, 1, 2, 3, attributeCount - 1, attributeCount]) {
                     // Not even a tuple that was refused leads outside.
                     let attribute = Result { () throws(WireError) in try layout.attribute(number, of: tuple) }
                     if case .success(.value(let bytes)) = attribute {
                         inside(bytes)
                         _ = ValueText.describeRaw(builtinType: 25, bytes: bytes)
                     }
-                    if case .success = check, number >= 0, number < attributeCount, case .failure(let error) = attribute {
+                    if case .success = check, number >= 0, number < attributeCount, case .failure(let error) = attribute
+                    {
                         Issue.record("attribute \(number) of a valid tuple: \(error)")
                     }
                 }

@@ -21,9 +21,11 @@ import Wire
             }
         }
         #expect(
-            bytes == packed(
-                .u8(0x81), .u16(0x8203), .u32(0x8304_0506), .u64(0x8405_0607_0809_0a0b), .i16(-2), .i32(-3), .i64(-4),
-                .u64BE(0x0102_0304_0506_0708), .string("größe"), .string(""), .bytes([9, 8, 7])))
+            bytes
+                == packed(
+                    .u8(0x81), .u16(0x8203), .u32(0x8304_0506), .u64(0x8405_0607_0809_0a0b), .i16(-2), .i32(-3),
+                    .i64(-4),
+                    .u64BE(0x0102_0304_0506_0708), .string("größe"), .string(""), .bytes([9, 8, 7])))
     }
 
     @Test func startsEmpty() throws {

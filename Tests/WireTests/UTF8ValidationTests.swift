@@ -10,7 +10,8 @@ import Testing
         guard let first = bytes.first else {
             return 0
         }
-        let length = first < 0x80 ? 1 : first >> 5 == 0b110 ? 2 : first >> 4 == 0b1110 ? 3 : first >> 3 == 0b11110 ? 4 : 0
+        let length =
+            first < 0x80 ? 1 : first >> 5 == 0b110 ? 2 : first >> 4 == 0b1110 ? 3 : first >> 3 == 0b11110 ? 4 : 0
         guard length > 0, bytes.count >= length else {
             return 0
         }
@@ -54,7 +55,8 @@ import Testing
         var bytes: [UInt8] = []
         for value in (1 as UInt32)...0x10ffff {
             if value % 17 == 0 || value < 0x900 || (0xd700...0xe100).contains(value) || value > 0x10ff00,
-                let scalar = Unicode.Scalar(value) {
+                let scalar = Unicode.Scalar(value)
+            {
                 bytes += String(scalar).utf8
             }
         }
@@ -89,11 +91,12 @@ import Testing
         }
     }
 
-    @Test(arguments: [
-        [0xc0, 0x80], [0xe0, 0x80, 0x80], [0xf0, 0x80, 0x80, 0x80], [0xed, 0xa0, 0x80], [0xed, 0xbf, 0xbf],
-        [0xf4, 0x90, 0x80, 0x80], [0xf8, 0x88, 0x80, 0x80, 0x80], [0x00], [0xc3], [0xe2, 0x82], [0xf0, 0x9f, 0x99],
-        [0x80], [0xff], [0xfe],
-    ] as [[UInt8]])
+    @Test(
+        arguments: [
+            [0xc0, 0x80], [0xe0, 0x80, 0x80], [0xf0, 0x80, 0x80, 0x80], [0xed, 0xa0, 0x80], [0xed, 0xbf, 0xbf],
+            [0xf4, 0x90, 0x80, 0x80], [0xf8, 0x88, 0x80, 0x80, 0x80], [0x00], [0xc3], [0xe2, 0x82], [0xf0, 0x9f, 0x99],
+            [0x80], [0xff], [0xfe],
+        ] as [[UInt8]])
     func refusedWherever(sequence: [UInt8]) {
         for before in 0...20 {
             for after in [0, 1, 7, 8, 20] {
