@@ -131,7 +131,9 @@ import Testing
         mutating func move(to next: JoinState) {
             if next.step != self.plan.step {
                 for state in next.step.entersStates where state != self.node {
-                    #expect(self.node.canMove(to: state), "\(self.node) to \(state), from \(self.plan.step)")
+                    if !self.node.canMove(to: state) {
+                        Issue.record("\(self.node) to \(state), from \(self.plan.step)")
+                    }
                     self.node = state
                 }
             }
@@ -154,9 +156,11 @@ import Testing
                         next.existing.insert(resource)
                     }
                 }
-                var killed = next
-                killed.move(to: JoinPlan.resume(next.plan))
-                results.append(killed)
+                if outcome == .waiting {
+                    var killed = next
+                    killed.move(to: JoinPlan.resume(next.plan))
+                    results.append(killed)
+                }
                 next.move(to: JoinPlan.next(after: next.plan, outcome: outcome))
                 results.append(next)
             }
@@ -178,8 +182,8 @@ import Testing
 
     @Test func nothingExistsThatIsNotKnown() {
         #expect(Set(Self.worlds.map(\.plan.step)) == Set(JoinStep.allCases))
-        for world in Self.worlds {
-            #expect(world.existing.isSubset(of: world.plan.mayExist), "\(world)")
+        for world in Self.worlds where !world.existing.isSubset(of: world.plan.mayExist) {
+            Issue.record("\(world)")
         }
     }
 

@@ -93,9 +93,9 @@ import Testing
                 ObjectNames.subscriptionName(database: database, group: group, origin: node, target: other),
             ]
             for name in names {
-                #expect(name.utf8.count <= 63)
-                #expect(name.hasPrefix("bdr_"))
-                #expect(name.utf8.allSatisfy(allowed.contains))
+                if name.utf8.count > 63 || !name.hasPrefix("bdr_") || !name.utf8.allSatisfy(allowed.contains) {
+                    Issue.record("\(name)")
+                }
             }
             #expect(names[0] == ObjectNames.slotName(database: database, group: group, peer: node))
         }
