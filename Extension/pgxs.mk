@@ -15,12 +15,14 @@ SERVER_INCLUDE := $(shell $(PG_CONFIG) --includedir-server)
 # Server headers are not ours to mend: as system headers they raise no warnings.
 PG_CPPFLAGS = -IExtension -ISources/CHost/include -isystem $(SERVER_INCLUDE) -isystem $(shell $(PG_CONFIG) --includedir)
 PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers -Werror
-with_llvm = no
+override with_llvm = no
 NO_INSTALLCHECK = yes
 INSTALL_STRIP_FLAG ?= -s
 
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 include $(PGXS)
+# PGXS takes the folder of this file for that of the sources; paths here start at the top of the checkout.
+srcdir = .
 
 # The flags that pg_config hands out are gcc's: clang must not take those it does not know for an error.
 ifneq ($(findstring clang,$(shell $(CC) --version 2>/dev/null)),)

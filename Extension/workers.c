@@ -1122,7 +1122,6 @@ typedef struct Override
 
 /* What a worker must have as it is here, whatever ALTER SYSTEM, DATABASE or ROLE say. */
 static const Override overrides[] = {
-	{"session_replication_role", "replica"},
 	{"search_path", ""},
 	{"row_security", "off"},
 	{"check_function_bodies", "off"},
@@ -1169,6 +1168,8 @@ void
 bdr_session_hygiene(void)
 {
 	const char *durability = "local";
+	/* the catalog's own foreign keys hold for everybody but the applier of other nodes' rows */
+	const char *replication_role = "origin";
 
 	for (int i = 0; i < lengthof(overrides); i++)
 	{
@@ -1184,7 +1185,11 @@ bdr_session_hygiene(void)
 	 * disk here; but they must not wait for a standby, which may itself wait for this node.
 	 */
 	if (my_worker && my_worker->role == BDR_ROLE_APPLY)
+	{
 		durability = GetConfigOption("bdr.synchronous_commit", false, false);
+		replication_role = "replica";
+	}
+	SetConfigOption("session_replication_role", replication_role, PGC_SUSET, PGC_S_OVERRIDE);
 	SetConfigOption("synchronous_commit", durability, PGC_SUSET, PGC_S_OVERRIDE);
 }
 

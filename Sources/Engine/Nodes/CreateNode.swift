@@ -215,6 +215,7 @@ private func createNodeGroup(name: String, parent: String?, join: Bool, type: St
                seq_id = $2::pg_catalog.int8::pg_catalog.int4, node_join_finished = true
          WHERE node_id = $1::pg_catalog.oid
         """, [String(node.id), String(id), group])
+    try NodeCatalog.renumberInterface(of: String(id))
     try SQL.query(
         "UPDATE bdr.node_local_info SET pub_repsets = ARRAY[$2], sub_repsets = ARRAY[$2] WHERE node_id = $1::pg_catalog.oid",
         [String(id), name])

@@ -97,6 +97,11 @@ enum NodeCatalog {
             """, [id, state])
     }
 
+    /// A node's interface has the number of the node, which the local node gets only in its group.
+    static func renumberInterface(of node: String) throws {
+        try SQL.query("UPDATE bdr.node_interface SET if_id = node_id WHERE node_id = $1::pg_catalog.oid", [node])
+    }
+
     /// Has the local node receive from a peer.
     static func subscribe(to peer: String, local: String, group: String, slot: String, origin: String, name: String) throws {
         try SQL.query(

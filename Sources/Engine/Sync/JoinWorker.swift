@@ -215,6 +215,7 @@ final class JoinWorker {
                        seq_id = $4::pg_catalog.int4, synchronize_structure = 'a', source_node_id = $5::pg_catalog.oid
                  WHERE node_id = $1::pg_catalog.oid
                 """, [String(old), id, group, sequence, targetID])
+            try NodeCatalog.renumberInterface(of: id)
             try SQL.query(
                 """
                 INSERT INTO bdr.node_group (node_group_id, node_group_name, node_group_default_repset, node_group_uuid,

@@ -1,6 +1,7 @@
 // What is told to, and asked about, background workers of this database.
 
 internal import CHost
+internal import Membership
 
 enum Workers {
     /// Asks the apply worker of a peer to stop and waits until it has, so that its origin and slot are free.
@@ -60,6 +61,11 @@ public func bdrEngineRecordWorkerError(
                            changed_time = pg_catalog.clock_timestamp()
                      WHERE step NOT IN ('active', 'failed')
                     """, [code, text, detailText])
+                // an error of this server itself ends the process, not only the step; tried again for ever only if it can pass
+                if !SQLState.isTransient(code), var record = try JoinRecord.load() {
+                    record.state = JoinPlan.next(after: record.state, outcome: .failed)
+                    try record.save()
+                }
             }
         }
     }
