@@ -79,6 +79,18 @@ import Wire
         #expect(queue.acknowledge(localFlushed: UInt64.max).flushed == UInt64.max)
     }
 
+    /// So many that what is done is dropped from the front while others still wait.
+    @Test func longQueues() {
+        var queue = FeedbackQueue()
+        for number in 1...5000 as ClosedRange<UInt64> {
+            queue.committed(remoteEnd: number * 10, localEnd: number)
+        }
+        for flushed in [0, 1, 1024, 1025, 2499, 2500, 2501, 2502, 2600, 4900, 4999, 5000] as [UInt64] {
+            #expect(queue.acknowledge(localFlushed: flushed) == (50_000, flushed * 10, 50_000))
+            #expect(queue.isIdle == (flushed == 5000))
+        }
+    }
+
     /// Any interleaving of commits, keepalives and flushes. `burst` is the most commits in a row: long ones make the
     /// queue drop what is done from its front.
     @Test(arguments: [(1, 3), (2, 3), (3, 40), (4, 3000), (5, 3000)] as [(UInt64, Int)])
