@@ -174,6 +174,14 @@ CREATE TABLE bdr.join_script (
 );
 COMMENT ON TABLE bdr.join_script IS 'indexes, constraints and triggers that a join has yet to create';
 
+CREATE TABLE bdr.join_table (
+	table_name text PRIMARY KEY,
+	rows_copied bigint NOT NULL DEFAULT 0,
+	bytes_copied bigint NOT NULL DEFAULT 0,
+	copied bool NOT NULL DEFAULT false
+);
+COMMENT ON TABLE bdr.join_table IS 'tables that a join copies';
+
 CREATE TABLE bdr.join_progress_line (
 	line_number int PRIMARY KEY,
 	line_time timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),

@@ -17,8 +17,10 @@ public func bdrEngineJoinNodeGroup(
                 SQLSTATE.featureNotSupported, "pause_in_standby := true is not supported yet",
                 hint: "Leave the parameter away.")
         }
-        if structure != "all" {
-            try Argument.unsupported(structure, "synchronize_structure", known: ["all", "none"])
+        guard ["all", "none"].contains(structure) else {
+            throw BdrError(
+                SQLSTATE.invalidParameterValue, "unknown value \"\(structure)\" of synchronize_structure",
+                detail: "Known values are all, none.")
         }
         try Argument.connectionString(dsn, "join_target_dsn")
         let node = try LocalNode.require()
@@ -37,7 +39,7 @@ public func bdrEngineJoinNodeGroup(
         }
         let loop = try Session.open(dsn: node.dsn, "this node with its own local_dsn")
         do {
-            try JoinPreflight(node: node, targetDSN: dsn, group: group, loop: loop).run()
+            try JoinPreflight(node: node, targetDSN: dsn, group: group, copiesStructure: structure == "all", loop: loop).run()
             try PeerCall.beginJoin.ask(loop, [dsn, structure, group])
         } catch let error as RemoteError {
             throw error.asError("could not begin to join")
@@ -65,6 +67,8 @@ struct JoinPreflight {
     let node: LocalNode
     let targetDSN: String
     let group: String?
+    /// Else the tables have to be here, without rows.
+    let copiesStructure: Bool
     /// To this node.
     let loop: Connection
 
@@ -72,7 +76,7 @@ struct JoinPreflight {
         let here = try DatabaseIdentity.read { try self.loop.query($0, $1) }
         let (local, localRole) = try ServerProbe.settings(peers: 1) { try self.loop.query($0, $1) }
         try ServerProbe.refuse(checkSettings(local), subject: "this server", role: localRole)
-        guard local.isSuperuser else {
+        guard local.isSuperuser || !self.copiesStructure else {
             throw BdrError(
                 SQLSTATE.insufficientPrivilege, "role \"\(localRole)\" of local_dsn may not copy a database",
                 detail: "Objects are created here as they are on the join target, which only a superuser can do.",
@@ -123,8 +127,12 @@ struct JoinPreflight {
         let (remote, remoteRole) = try ServerProbe.settings(peers: 1) { try target.query($0, $1) }
         try ServerProbe.refuse(checkPair(joining: local, target: remote), subject: "this database", role: localRole)
         try ServerProbe.refuse(checkSettings(remote), subject: "the join target's server", role: remoteRole)
-        try self.checkTargetContent(target)
-        try self.checkEmpty()
+        if self.copiesStructure {
+            try self.checkTargetContent(target)
+            try self.checkEmpty()
+        } else {
+            try self.checkTables(target)
+        }
         try self.checkReach(target, name: name, dsn: described[0, 3] ?? "", here)
     }
 
@@ -188,6 +196,25 @@ struct JoinPreflight {
                 SQLSTATE.featureNotSupported, "the join target's database contains large objects",
                 detail: "Large objects are not replicated.",
                 hint: "Move them into columns of type bytea, or remove them (lo_unlink).")
+        }
+    }
+
+    /// What is copied has a place to go, and nothing is there yet.
+    private func checkTables(_ target: Connection) throws {
+        for table in try SnapshotCopy.tables(of: target) {
+            do {
+                let here = try self.loop.query("SELECT \(table.columns) FROM \(table.name) LIMIT 1")
+                guard here.count == 0 else {
+                    throw BdrError(
+                        SQLSTATE.objectNotInPrerequisiteState, "table \(table.name) is not empty",
+                        detail: "A joining node takes all rows from the join target.",
+                        hint: "On this node, type: TRUNCATE \(table.name);")
+                }
+            } catch let error as RemoteError {
+                throw error.asError(
+                    "table \(table.name) of the join target is not the same here",
+                    hint: "Create it here as it is there, or join with synchronize_structure := 'all'.")
+            }
         }
     }
 

@@ -147,6 +147,7 @@ enum PeerCall: String {
         }
         try SQL.query("DELETE FROM bdr.join_state")
         try SQL.query("DELETE FROM bdr.join_script")
+        try SQL.query("DELETE FROM bdr.join_table")
         try SQL.query("DELETE FROM bdr.join_progress_line")
         try SQL.query(
             """

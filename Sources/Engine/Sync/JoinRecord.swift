@@ -20,6 +20,8 @@ struct JoinRecord {
     var origin: String?
     var catchupLSN: String?
     var keptExtensions: [String]
+    /// Structure and data are copied, else only data.
+    var copiesStructure: Bool
 
     /// nil when no join was begun. Inside a transaction.
     static func load() throws -> JoinRecord? {
@@ -27,7 +29,7 @@ struct JoinRecord {
             """
             SELECT step, reached, restarts, join_token, target_dsn, requested_group, target_node_id, target_node_name,
                    group_name, remote_slot_name, remote_lsn, local_slot_name, local_lsn, origin_name, catchup_lsn,
-                   pg_catalog.array_to_string(kept_extensions, ' ')
+                   pg_catalog.array_to_string(kept_extensions, ' '), synchronize_structure
               FROM bdr.join_state
             """)
         guard rows.count == 1 else {
@@ -45,7 +47,8 @@ struct JoinRecord {
             targetID: rows[0, 6], targetName: rows[0, 7], groupName: rows[0, 8], remoteSlot: rows[0, 9],
             remoteLSN: rows[0, 10], localSlot: rows[0, 11], localLSN: rows[0, 12], origin: rows[0, 13],
             catchupLSN: rows[0, 14],
-            keptExtensions: (rows[0, 15] ?? "").split(separator: " ").map { String($0) })
+            keptExtensions: (rows[0, 15] ?? "").split(separator: " ").map { String($0) },
+            copiesStructure: rows[0, 16] != "none")
     }
 
     /// Inside a transaction.

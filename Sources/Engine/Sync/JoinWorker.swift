@@ -171,7 +171,10 @@ final class JoinWorker {
             return .done
         case .reserve: try self.reserve()
         case .createSlot: try self.createSlot()
-        case .copyStructure: try self.snapshot().copyStructure(local: self.node.dsn, target: self.record.targetDSN)
+        case .copyStructure:
+            if self.record.copiesStructure {
+                try self.snapshot().copyStructure(local: self.node.dsn, target: self.record.targetDSN)
+            }
         case .copyData: try self.copyData()
         case .copyIndexes: try self.copyIndexes()
         case .setOrigins: try self.setOrigins()
@@ -286,6 +289,16 @@ final class JoinWorker {
                     """,
                     [String(progress.tables), String(progress.done), String(progress.rows), String(progress.bytes)])
                 try JoinRecord.note(progress.line)
+                if let table = progress.table {
+                    try SQL.query(
+                        """
+                        INSERT INTO bdr.join_table (table_name, rows_copied, bytes_copied, copied)
+                        VALUES ($1, $2::pg_catalog.int8, $3::pg_catalog.int8, $4::pg_catalog.bool)
+                        ON CONFLICT (table_name) DO UPDATE SET rows_copied = EXCLUDED.rows_copied,
+                               bytes_copied = EXCLUDED.bytes_copied, copied = EXCLUDED.copied
+                        """,
+                        [table.name, String(table.rows), String(table.bytes), table.isCopied ? "t" : "f"])
+                }
             }
         }
     }
@@ -430,8 +443,15 @@ final class JoinWorker {
                 try PeerCall.dropSlot.ask(self.target(), [slot])
             }
         case .copiedObjects:
-            try CopiedObjects.remove(self.local(writes: true), keptExtensions: self.record.keptExtensions)
-            try Transaction.run { _ = try SQL.query("DELETE FROM bdr.join_script") }
+            if self.record.copiesStructure {
+                try CopiedObjects.remove(self.local(writes: true), keptExtensions: self.record.keptExtensions)
+            } else {
+                try CopiedObjects.empty(self.local(writes: true))
+            }
+            try Transaction.run {
+                try SQL.query("DELETE FROM bdr.join_script")
+                try SQL.query("DELETE FROM bdr.join_table")
+            }
         case .origins:
             try Transaction.run { _ = try SQL.query("DELETE FROM bdr.subscription") }
             if let peer = self.record.targetID.flatMap({ UInt32($0) }) {

@@ -10,6 +10,8 @@ struct CopyProgress {
     var rows: UInt64
     var bytes: UInt64
     var line: String
+    /// The table that begins or has ended.
+    var table: (name: String, rows: UInt64, bytes: UInt64, isCopied: Bool)?
 }
 
 final class SnapshotCopy {
@@ -83,16 +85,18 @@ final class SnapshotCopy {
 
     // MARK: Data
 
-    private struct Table {
-        var schema: String
+    /// A table to copy; names are quoted.
+    struct Table {
+        /// With its schema.
         var name: String
+        /// Those that hold data, separated by commas.
         var columns: String
         var binary: Bool
     }
 
     /// Ordinary tables (partitions included) that are not part of an extension, with the columns that hold data.
-    private func tables() throws -> [Table] {
-        let rows = try self.reader.query(
+    static func tables(of target: Connection) throws -> [Table] {
+        let rows = try target.query(
             """
             SELECT pg_catalog.quote_ident(n.nspname), pg_catalog.quote_ident(c.relname),
                    pg_catalog.string_agg(pg_catalog.quote_ident(a.attname), ', ' ORDER BY a.attnum),
@@ -114,7 +118,7 @@ final class SnapshotCopy {
             """)
         return (0..<rows.count).map { row in
             Table(
-                schema: rows[row, 0] ?? "", name: rows[row, 1] ?? "", columns: rows[row, 2] ?? "",
+                name: "\(rows[row, 0] ?? "").\(rows[row, 1] ?? "")", columns: rows[row, 2] ?? "",
                 binary: rows[row, 3] == "t")
         }
     }
@@ -127,12 +131,15 @@ final class SnapshotCopy {
             try writer.query("SET session_replication_role = replica")
             try writer.query(
                 "SELECT pg_catalog.pg_replication_origin_session_setup(\(try SQL.quoteLiteral(self.origin)))")
-            let tables = try self.tables()
+            let tables = try Self.tables(of: self.reader)
             var progress = CopyProgress(
-                tables: tables.count, done: 0, rows: 0, bytes: 0, line: "copying \(tables.count) tables")
+                tables: tables.count, done: 0, rows: 0, bytes: 0, line: "copying \(tables.count) tables", table: nil)
             try report(progress)
             for table in tables {
-                let name = "\(table.schema).\(table.name)"
+                let name = table.name
+                progress.line = "copying \(name)"
+                progress.table = (name, 0, 0, false)
+                try report(progress)
                 let list = table.columns.isEmpty ? "" : " (\(table.columns))"
                 let format = table.binary ? "binary" : "text"
                 try writer.query("BEGIN")
@@ -149,6 +156,7 @@ final class SnapshotCopy {
                 progress.rows &+= rows
                 progress.bytes &+= bytes
                 progress.line = "copied \(name): \(rows) rows (\(progress.done) of \(progress.tables) tables)"
+                progress.table = (name, rows, bytes, true)
                 try report(progress)
             }
             try self.copySequences(to: writer)
@@ -186,6 +194,19 @@ final class SnapshotCopy {
 
 /// Takes away what a copy has brought into a database that was empty before.
 enum CopiedObjects {
+    /// Where only rows were copied: empties the tables that got some.
+    static func empty(_ connection: Connection) throws {
+        do {
+            let tables = try connection.query("SELECT table_name FROM bdr.join_table")
+            let names = (0..<tables.count).compactMap { tables[$0, 0] }
+            if !names.isEmpty {
+                try connection.query("TRUNCATE \(names.joined(separator: ", ")) CASCADE")
+            }
+        } catch let error as RemoteError {
+            throw error.asError("an incomplete copy could not be removed")
+        }
+    }
+
     /// - Parameter keptExtensions: were there before.
     static func remove(_ connection: Connection, keptExtensions: [String]) throws {
         do {

@@ -37,6 +37,7 @@ $host1->sql(q{
 	INSERT INTO animals SELECT i, 'animal ' || i, CASE WHEN i % 3 = 0 THEN 'meat'::diet ELSE 'plants' END, i * 1.5, i % 3 + 1
 		FROM generate_series(1, 5000) i;
 	INSERT INTO no_key VALUES ('one'), ('two'), ('two');
+	REFRESH MATERIALIZED VIEW names;
 });
 
 # The walk.
