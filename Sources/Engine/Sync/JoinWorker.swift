@@ -280,7 +280,7 @@ final class JoinWorker {
     }
 
     private func copyData() throws {
-        try self.snapshot().copyData(local: self.node.dsn) { progress in
+        try self.snapshot().copyData(local: self.node.dsn, partitions: self.record.copiesStructure) { progress in
             try Transaction.run {
                 try SQL.query(
                     """

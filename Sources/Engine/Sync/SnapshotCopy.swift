@@ -92,23 +92,42 @@ final class SnapshotCopy {
         /// Those that hold data, separated by commas.
         var columns: String
         var binary: Bool
+        /// Its rows lie in partitions.
+        var isPartitioned: Bool
+
+        /// What COPY ... TO reads.
+        var source: String {
+            if self.isPartitioned {
+                return "(SELECT \(self.columns) FROM \(self.name))"
+            }
+            return self.target
+        }
+
+        /// What COPY ... FROM writes.
+        var target: String {
+            self.columns.isEmpty ? self.name : "\(self.name) (\(self.columns))"
+        }
     }
 
-    /// Ordinary tables (partitions included) that are not part of an extension, with the columns that hold data.
-    static func tables(of target: Connection) throws -> [Table] {
+    /// Ordinary tables that are not part of an extension, with the columns that hold data.
+    /// - Parameter partitions: those of partitioned tables, one by one; else partitioned tables as a whole, which may be
+    ///   partitioned otherwise here.
+    static func tables(of target: Connection, partitions: Bool) throws -> [Table] {
         let rows = try target.query(
             """
             SELECT pg_catalog.quote_ident(n.nspname), pg_catalog.quote_ident(c.relname),
                    pg_catalog.string_agg(pg_catalog.quote_ident(a.attname), ', ' ORDER BY a.attnum),
                    COALESCE(pg_catalog.bool_and(
                        t.oid < 16384 AND t.typsend <> 0 AND t.typreceive <> 0 AND t.typtype IN ('b', 'r', 'm')
-                       AND t.oid::pg_catalog.regtype::pg_catalog.text !~ '^(pg_catalog[.])?reg|^aclitem|^record'), true)
+                       AND t.oid::pg_catalog.regtype::pg_catalog.text !~ '^(pg_catalog[.])?reg|^aclitem|^record'), true),
+                   c.relkind = 'p' AND pg_catalog.count(a.attnum) > 0
               FROM pg_catalog.pg_class c
               JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
               LEFT JOIN pg_catalog.pg_attribute a
                 ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
               LEFT JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
-             WHERE c.relkind = 'r' AND c.relpersistence IN ('p', 'u')
+             WHERE \(partitions ? "c.relkind = 'r'" : "c.relkind IN ('r', 'p') AND NOT c.relispartition")
+               AND c.relpersistence IN ('p', 'u')
                AND n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'bdr')
                AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
                                 WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid
@@ -119,19 +138,20 @@ final class SnapshotCopy {
         return (0..<rows.count).map { row in
             Table(
                 name: "\(rows[row, 0] ?? "").\(rows[row, 1] ?? "")", columns: rows[row, 2] ?? "",
-                binary: rows[row, 3] == "t")
+                binary: rows[row, 3] == "t", isPartitioned: rows[row, 4] == "t")
         }
     }
 
     /// Copies all rows, as changes of the target with the oldest possible commit time: whatever either node writes from now
     /// on is newer. Then the values of sequences.
-    func copyData(local: String, _ report: (CopyProgress) throws -> Void) throws {
+    /// - Parameter partitions: as for `tables`.
+    func copyData(local: String, partitions: Bool, _ report: (CopyProgress) throws -> Void) throws {
         let writer = try Session.open(dsn: local, "this node with its own local_dsn", writes: true)
         do {
             try writer.query("SET session_replication_role = replica")
             try writer.query(
                 "SELECT pg_catalog.pg_replication_origin_session_setup(\(try SQL.quoteLiteral(self.origin)))")
-            let tables = try Self.tables(of: self.reader)
+            let tables = try Self.tables(of: self.reader, partitions: partitions)
             var progress = CopyProgress(
                 tables: tables.count, done: 0, rows: 0, bytes: 0, line: "copying \(tables.count) tables", table: nil)
             try report(progress)
@@ -140,7 +160,6 @@ final class SnapshotCopy {
                 progress.line = "copying \(name)"
                 progress.table = (name, 0, 0, false)
                 try report(progress)
-                let list = table.columns.isEmpty ? "" : " (\(table.columns))"
                 let format = table.binary ? "binary" : "text"
                 try writer.query("BEGIN")
                 try writer.query(
@@ -149,8 +168,8 @@ final class SnapshotCopy {
                                                                        '2000-01-01 00:00:00+00')
                     """)
                 let (rows, bytes) = try self.reader.copy(
-                    "COPY \(name)\(list) TO STDOUT (FORMAT \(format))", into: writer,
-                    "COPY \(name)\(list) FROM STDIN (FORMAT \(format))")
+                    "COPY \(table.source) TO STDOUT (FORMAT \(format))", into: writer,
+                    "COPY \(table.target) FROM STDIN (FORMAT \(format))")
                 try writer.query("COMMIT")
                 progress.done += 1
                 progress.rows &+= rows

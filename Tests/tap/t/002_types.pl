@@ -53,7 +53,7 @@ my $setup_b = q{
 	CREATE TABLE dropped_a (id int PRIMARY KEY, a int, b text);
 	CREATE TABLE dropped_b (gone1 int, id int PRIMARY KEY, gone2 text NOT NULL, a int, gone3 bigint, b text);
 	ALTER TABLE dropped_b DROP COLUMN gone1, DROP COLUMN gone2, DROP COLUMN gone3;
-	CREATE TABLE extra_b (more text, id int PRIMARY KEY, filled timestamptz NOT NULL DEFAULT '2000-01-01', a int, twice int GENERATED ALWAYS AS (a * 2) STORED);
+	CREATE TABLE extra_b (more text, id int PRIMARY KEY, filled timestamptz NOT NULL DEFAULT '2000-01-01 00:00:00+00', a int, twice int GENERATED ALWAYS AS (a * 2) STORED);
 	CREATE TABLE generated_a (id int PRIMARY KEY, a int, g int GENERATED ALWAYS AS (a + 100) STORED);
 };
 
