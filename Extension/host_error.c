@@ -11,6 +11,7 @@
 #include "bdr.h"
 
 #include "miscadmin.h"
+#include "tcop/tcopprot.h"
 #include "utils/memutils.h"
 
 static MemoryContext stash_context = NULL;
@@ -88,7 +89,8 @@ bdr_host_error_set(const char *sqlstate, const char *message, const char *detail
 		return;
 	data->elevel = ERROR;
 	data->output_to_server = true;
-	data->output_to_client = true;
+	/* a worker has nobody at the other end, and sending would be another error */
+	data->output_to_client = whereToSendOutput == DestRemote;
 	data->sqlerrcode = (sqlstate != NULL && strlen(sqlstate) == 5)
 		? MAKE_SQLSTATE(sqlstate[0], sqlstate[1], sqlstate[2], sqlstate[3], sqlstate[4])
 		: ERRCODE_INTERNAL_ERROR;

@@ -78,6 +78,7 @@ $position = $b->log_position;
 $a->sql("BEGIN; INSERT INTO t VALUES (6000, 'same transaction'); INSERT INTO only_on_a VALUES (1, 'x'); COMMIT");
 $a->sql("INSERT INTO t VALUES (6001, 'after it')");
 $b->wait_ok("SELECT subscription_status FROM bdr.subscription_summary", 'error', 'the stream with the error shows it');
+$b->wait_ok("SELECT count(*) > 0 FROM bdr.worker_errors WHERE error_message ~ 'only_on_a'", 't', 'and the error is recorded');
 my $error = $b->sql('SELECT error_message || E\'\n\' || error_context_message FROM bdr.worker_errors ORDER BY error_time DESC LIMIT 1');
 like($error, qr/only_on_a/, 'the message names the table');
 like($error, qr/INSERT.*"?public"?\."?only_on_a"? from node "node_a".*commit LSN [0-9A-F]+\/[0-9A-F]+.*change #\d+/s, 'the context names operation, table, node, commit and change');

@@ -74,8 +74,8 @@ for my $name ('', 'Upper', 'with space', 'quote"', "it''s", 'ünicode', 'x' x 64
 	my $error = $b->error_of(create($b, name => $name));
 	like($error->{sqlstate} // 'none', qr/^(22023|42602|42622)$/, "node name <$name> is refused");
 }
-refused($b, create($b, dsn => 'host=/nonexistent dbname=db1'), '08006', qr/nonexistent/, 'unreachable DSN');
-refused($b, create($b, dsn => 'this is = not a (dsn'), '22023', qr/dsn|connection string/i, 'malformed DSN');
+refused($b, create($b, dsn => 'host=/nonexistent dbname=db1'), '08001', qr/nonexistent/, 'unreachable DSN');
+refused($b, create($b, dsn => 'this is = not a (dsn'), '42601', qr/dsn|connection string/i, 'malformed DSN');
 refused($b, create($b, dsn => ''), '22023', qr/dsn|connection string/i, 'empty DSN');
 refused($b, create($b, dsn => $b->dsn(dbname => 'postgres')), '22023', qr/database/, 'DSN of another database');
 refused($b, create($b, dsn => $a->dsn), '22023', qr/another|this database|different/i, 'DSN of another server');
@@ -101,13 +101,13 @@ else
 	$b->value_ok($list, '0', 'create_node leaves an unknown setting alone');
 }
 refused($b, create($b, name => 'second'), '42710', qr/already|exists/, 'a second node in the same database');
-refused($b, 'SELECT bdr.create_node_group(node_group_name := $$Bad Name$$)', '22023', qr/name/, 'a bad group name');
+refused($b, 'SELECT bdr.create_node_group(node_group_name := $$Bad Name$$)', '42602', qr/name/, 'a bad group name');
 refused($b, 'SELECT bdr.create_node_group(node_group_name := $$g$$, node_group_type := $$subscriber-only$$)', '0A000', qr/subscriber-only|node_group_type/, 'a group type that does not exist yet');
 refused($b, 'SELECT bdr.create_node_group(node_group_name := $$g$$, parent_group_name := $$p$$)', '0A000', qr/parent/, 'a parent group');
 
 # Joining.
 my $join = sub { my ($dsn, $more) = @_; return "SET statement_timeout = '60s'; SELECT bdr.join_node_group(@{[quote_literal($dsn)]}" . ($more ? ", $more" : '') . ')'; };
-refused($b, $join->('host=/nonexistent dbname=db1'), '08006', qr/nonexistent/, 'join: target unreachable');
+refused($b, $join->('host=/nonexistent dbname=db1'), '08001', qr/nonexistent/, 'join: target unreachable');
 refused($b, $join->($b->dsn), '22023', qr/itself|same|own/i, 'join: itself');
 refused($b, $join->($a->dsn(dbname => 'postgres')), '55000', qr/extension|bdr/, 'join: target without the extension');
 refused($b, $join->($a->dsn), '55000', qr/extension|bdr/, 'join: target database without the extension');
@@ -121,7 +121,7 @@ refused($a, $join->($b->dsn), '55000', qr/group/, 'join: already in a group');
 refused($b, $join->($a->dsn, "node_group_name := 'other'"), '22023', qr/other/, 'join: group of another name');
 refused($b, $join->($a->dsn, 'pause_in_standby := true'), '0A000', qr/pause_in_standby|standby/, 'join: pause_in_standby');
 refused($b, $join->($a->dsn, "synchronize_structure := 'some'"), '22023', qr/synchronize_structure/, 'join: bad synchronize_structure');
-refused($b, $join->($a->dsn(user => 'nobody')), '08006', qr/nobody/, 'join: target user unknown');
+refused($b, $join->($a->dsn(user => 'nobody')), '08001', qr/nobody/, 'join: target user unknown');
 $b->sql('CREATE TABLE in_the_way (a int)');
 refused($b, $join->($a->dsn), '55000', qr/in_the_way|empty/, 'join: database not empty');
 $b->sql('DROP TABLE in_the_way');
