@@ -12,7 +12,9 @@
 # below may first have to install.
 
 SHELL = /bin/bash
-PG_CONFIG ?= $(firstword $(wildcard /usr/lib/postgresql/15/bin/pg_config) pg_config)
+# Debian's, which the targets below install where there is none.
+DEBIAN_PG_CONFIG = /usr/lib/postgresql/15/bin/pg_config
+PG_CONFIG ?= $(firstword $(wildcard $(DEBIAN_PG_CONFIG)) $(shell command -v pg_config) $(DEBIAN_PG_CONFIG))
 BUILD ?= .build
 export PG_CONFIG BUILD
 
