@@ -17,12 +17,22 @@
 #include "utils/guc.h"
 #include "utils/snapmgr.h"
 
+/* The origin that applied transactions carry. */
+static RepOriginId stream_origin = InvalidRepOriginId;
+
 int32_t
 bdr_host_xact_begin(void)
 {
 	HOST_BEGIN();
 	if (IsTransactionState())
 		elog(ERROR, "bdr: a transaction is already in progress");
+	/*
+	 * What this process does for itself (recording an error, say) must not carry the progress of the peer's stream: the
+	 * transaction that failed would count as applied.
+	 */
+	replorigin_session_origin = InvalidRepOriginId;
+	replorigin_session_origin_lsn = InvalidXLogRecPtr;
+	replorigin_session_origin_timestamp = 0;
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
@@ -92,7 +102,7 @@ bdr_host_origin_setup(const char *origin_name, uint64_t *remote_lsn)
 #else
 		replorigin_session_setup(origin);
 #endif
-		replorigin_session_origin = origin;
+		stream_origin = origin;
 		*remote_lsn = replorigin_session_get_progress(false);
 		if (own)
 			CommitTransactionCommand();
@@ -108,6 +118,7 @@ bdr_host_apply_begin(uint64_t remote_lsn, int64_t commit_time)
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
+	replorigin_session_origin = stream_origin;
 	/* set from the start: an error in between aborts, and an aborted transaction advances nothing */
 	replorigin_session_origin_lsn = remote_lsn;
 	replorigin_session_origin_timestamp = commit_time;
