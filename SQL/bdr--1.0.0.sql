@@ -56,8 +56,11 @@ CREATE TABLE bdr.node_group (
 	node_group_check_constraints bool NOT NULL DEFAULT true,
 	node_group_num_writers int NOT NULL DEFAULT -1,
 	node_group_enable_wal_decoder bool NOT NULL DEFAULT false,
-	node_group_next_node_id oid NOT NULL DEFAULT 1
+	node_group_next_node_id oid NOT NULL DEFAULT 1,
+	join_token text,
+	join_node_name name
 );
+COMMENT ON COLUMN bdr.node_group.join_token IS 'of the node that is joining: only one does at a time';
 COMMENT ON TABLE bdr.node_group IS 'the group that the local node belongs to';
 COMMENT ON COLUMN bdr.node_group.node_group_next_node_id IS 'id that the next node of the group gets; ids are never used again';
 
@@ -153,6 +156,7 @@ CREATE TABLE bdr.join_state (
 	local_lsn pg_lsn,
 	origin_name name,
 	catchup_lsn pg_lsn,
+	cancel_requested bool NOT NULL DEFAULT false,
 	progress text,
 	tables_total int,
 	tables_done int NOT NULL DEFAULT 0,
@@ -167,6 +171,32 @@ CREATE TABLE bdr.join_state (
 	error_hint text
 );
 COMMENT ON TABLE bdr.join_state IS 'how far the local node has come in joining its group; contains a connection string';
+
+CREATE TABLE bdr.join_peer (
+	peer_node_id oid PRIMARY KEY,
+	remote_slot_name name NOT NULL,
+	start_lsn pg_lsn,
+	position pg_lsn,
+	local_slot_name name NOT NULL,
+	local_lsn pg_lsn,
+	origin_name name NOT NULL,
+	catchup_lsn pg_lsn
+);
+COMMENT ON TABLE bdr.join_peer IS 'what connects a joining node with each member of the group';
+COMMENT ON COLUMN bdr.join_peer.start_lsn IS 'where the slot on the peer begins';
+COMMENT ON COLUMN bdr.join_peer.position IS 'up to where the copy contains the peer''s changes';
+
+CREATE TABLE bdr.join_tracking (
+	join_token text PRIMARY KEY
+);
+COMMENT ON TABLE bdr.join_tracking IS 'joins through this node during which applied transactions note their position in bdr.origin_position';
+
+CREATE TABLE bdr.origin_position (
+	origin_node_id oid PRIMARY KEY,
+	position pg_lsn NOT NULL
+);
+COMMENT ON TABLE bdr.origin_position IS
+	'up to where each node''s changes are applied, as a row: a snapshot shows exactly what it contains of each node';
 
 CREATE TABLE bdr.join_script (
 	only_one bool PRIMARY KEY DEFAULT true CHECK (only_one),

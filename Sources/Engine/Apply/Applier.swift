@@ -103,6 +103,14 @@ final class Applier {
         }
         var localEnd: UInt64 = 0
         do {
+            if self.settings.tracksPosition {
+                try SQL.query(
+                    """
+                    INSERT INTO bdr.origin_position (origin_node_id, position)
+                    VALUES ($1::pg_catalog.oid, $2::pg_catalog.pg_lsn)
+                    ON CONFLICT (origin_node_id) DO UPDATE SET position = EXCLUDED.position
+                    """, [String(self.settings.peerID), LSN.text(message.endLSN)])
+            }
             try host(bdr_host_apply_commit(message.endLSN, message.commitTime, &localEnd))
         } catch {
             bdr_host_error_add_context(

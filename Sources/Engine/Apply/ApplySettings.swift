@@ -14,13 +14,16 @@ struct ApplySettings {
     var peerDSN: String
     var localID: UInt32
     var localName: String
+    /// A node joins through this one: each transaction notes its position in a row, for the copy's snapshot to contain.
+    var tracksPosition: Bool
 
     /// Reads the subscription for a peer; nil when there is none or it is disabled. Inside a transaction.
     static func load(peer: UInt32) throws -> ApplySettings? {
         let rows = try SQL.query(
             """
             SELECT s.sub_name, s.sub_slot_name, s.sub_origin_name, g.node_group_name, g.node_group_uuid,
-                   p.node_name, i.if_dsn, l.node_id, n.node_name
+                   p.node_name, i.if_dsn, l.node_id, n.node_name,
+                   EXISTS (SELECT FROM bdr.join_tracking)
               FROM bdr.subscription s
               JOIN bdr.local_node l ON l.node_id = s.target_node_id
               JOIN bdr.node n ON n.node_id = l.node_id
@@ -38,7 +41,8 @@ struct ApplySettings {
         }
         return ApplySettings(
             subscription: text(0), slot: text(1), origin: text(2), groupName: text(3), groupUUID: text(4),
-            peerID: peer, peerName: text(5), peerDSN: text(6), localID: localID, localName: text(8))
+            peerID: peer, peerName: text(5), peerDSN: text(6), localID: localID, localName: text(8),
+            tracksPosition: text(9) == "t")
     }
 }
 

@@ -74,7 +74,7 @@ struct JoinPreflight {
 
     func run() throws {
         let here = try DatabaseIdentity.read { try self.loop.query($0, $1) }
-        let (local, localRole) = try ServerProbe.settings(peers: 1) { try self.loop.query($0, $1) }
+        var (local, localRole) = try ServerProbe.settings(peers: 1) { try self.loop.query($0, $1) }
         try ServerProbe.refuse(checkSettings(local), subject: "this server", role: localRole)
         guard local.isSuperuser || !self.copiesStructure else {
             throw BdrError(
@@ -118,13 +118,11 @@ struct JoinPreflight {
                 hint: "Create this node under another name: DROP EXTENSION bdr CASCADE; CREATE EXTENSION bdr CASCADE; "
                     + "SELECT bdr.create_node(...);")
         }
-        guard described[0, 7] == "1" else {
-            throw BdrError(
-                SQLSTATE.featureNotSupported, "a group of more than two nodes is not supported yet",
-                detail: "Group \"\(groupName)\" has \(described[0, 7] ?? "") nodes.")
-        }
-
-        let (remote, remoteRole) = try ServerProbe.settings(peers: 1) { try target.query($0, $1) }
+        // as many peers as there are members
+        let peers = described[0, 7].flatMap { Int($0) } ?? 1
+        local.peers = peers
+        try ServerProbe.refuse(checkSettings(local), subject: "this server", role: localRole)
+        let (remote, remoteRole) = try ServerProbe.settings(peers: peers) { try target.query($0, $1) }
         try ServerProbe.refuse(checkPair(joining: local, target: remote), subject: "this database", role: localRole)
         try ServerProbe.refuse(checkSettings(remote), subject: "the join target's server", role: remoteRole)
         if self.copiesStructure {

@@ -29,7 +29,12 @@ enum PeerCall: String {
     case describe
     case checkBack = "check_back"
     case beginJoin = "begin_join"
+    case lock
     case reserve
+    case track
+    case restartApply = "restart_apply"
+    case positions
+    case heartbeat
     case nodes
     case state
     case dropSlot = "drop_slot"
@@ -61,7 +66,16 @@ enum PeerCall: String {
         case .checkBack: return try Self.checkBack(argument(0), argument(1), argument(2), argument(3))
         case .beginJoin:
             return try Self.beginJoin(argument(0), argument(1), arguments.count > 2 ? arguments[2] : nil)
-        case .reserve: return try Self.reserve(arguments, argument)
+        case .lock: return try Self.lock(argument(0), argument(1))
+        case .reserve: return try Self.reserve(argument)
+        case .track:
+            try SQL.query("INSERT INTO bdr.join_tracking (join_token) VALUES ($1) ON CONFLICT DO NOTHING", [try argument(0)])
+            return try Self.nothing()
+        case .restartApply: return try Self.restartApply()
+        case .positions:
+            return try SQL.query("SELECT origin_node_id, position FROM bdr.origin_position")
+        case .heartbeat:
+            return try SQL.query("SELECT pg_catalog.pg_logical_emit_message(true, 'bdr', 'heartbeat')")
         case .nodes: return try Self.nodes()
         case .state:
             let joining = try Self.joining(argument(0))
@@ -191,50 +205,69 @@ enum PeerCall: String {
         )
     }
 
-    /// Gives a joining node its place in the group. Arguments: token, name, dsn, database, group name or NULL.
-    /// - Returns: node id, sequence number, group id, name, uuid, next node id, own id, own name.
-    private static func reserve(_ arguments: [String?], _ argument: (Int) throws -> String) throws -> Rows {
-        let token = try argument(0)
-        let name = try argument(1)
+    /// Takes this node's part of the group's join lock, which a joining node takes on all members in the order of their ids.
+    /// - Returns: whether it is taken, the next node id here (or the one that the join has got already), and the name of
+    ///   the node that holds the lock.
+    private static func lock(_ token: String, _ name: String) throws -> Rows {
         try SQL.query("LOCK TABLE bdr.local_node IN SHARE ROW EXCLUSIVE MODE")
         let local = try LocalNode.require()
         guard local.state == .active else {
             throw BdrError(
                 SQLSTATE.objectNotInPrerequisiteState, "node \"\(local.name)\" is not an active member of a group")
         }
-        let joiningID: UInt32
-        if let known = try self.joining(token) {
-            joiningID = known.id
-        } else {
-            try validateNodeName(name)
-            let nodes = try SQL.query("SELECT node_id, node_name FROM bdr.node")
-            var ids: [UInt32] = []
-            for row in 0..<nodes.count {
-                guard nodes[row, 1] != name else {
-                    throw BdrError(
-                        SQLSTATE.duplicateObject, "the group has a node \"\(name)\" already",
-                        hint: "Create the node under another name.")
-                }
-                nodes[row, 0].flatMap { UInt32($0) }.map { ids.append($0) }
+        try validateNodeName(name)
+        if try SQL.query("SELECT FROM bdr.node WHERE node_name = $1::pg_catalog.name AND join_token IS DISTINCT FROM $2", [name, token])
+            .count > 0
+        {
+            throw BdrError(
+                SQLSTATE.duplicateObject, "the group has a node \"\(name)\" already",
+                hint: "Create the node under another name.")
+        }
+        try SQL.query(
+            """
+            UPDATE bdr.node_group SET join_token = $1, join_node_name = $2::pg_catalog.name
+             WHERE join_token IS NULL OR join_token = $1
+            """, [token, name])
+        return try SQL.query(
+            """
+            SELECT g.join_token = $1,
+                   COALESCE((SELECT node_id FROM bdr.node WHERE join_token = $1), g.node_group_next_node_id),
+                   g.join_node_name, EXISTS (SELECT FROM bdr.node WHERE join_token = $1)
+              FROM bdr.node_group g
+            """, [token])
+    }
+
+    /// Gives a joining node its place in the group. Arguments: token, name, dsn, database, node id.
+    /// - Returns: node id, sequence number, group id, name, uuid, next node id, own id, own name.
+    private static func reserve(_ argument: (Int) throws -> String) throws -> Rows {
+        let token = try argument(0)
+        let id = try argument(4)
+        try SQL.query("LOCK TABLE bdr.local_node IN SHARE ROW EXCLUSIVE MODE")
+        let local = try LocalNode.require()
+        guard try SQL.query("SELECT FROM bdr.node_group WHERE join_token = $1", [token]).count == 1 else {
+            throw BdrError(SQLSTATE.objectInUse, "another node is joining the group")
+        }
+        if try self.joining(token) == nil {
+            guard let number = UInt32(id), try SQL.query(
+                "SELECT FROM bdr.node WHERE node_id = $1::pg_catalog.oid", [id]).count == 0
+            else {
+                throw BdrError(SQLSTATE.duplicateObject, "node id \(id) is not free")
             }
-            guard ids.count < 2 else {
-                throw BdrError(
-                    SQLSTATE.featureNotSupported, "a group of more than two nodes is not supported yet")
+            let nodes = try SQL.query("SELECT node_id FROM bdr.node")
+            var allocator = NodeIdAllocator(
+                counter: number, records: (0..<nodes.count).compactMap { nodes[$0, 0].flatMap { UInt32($0) } })
+            guard try allocator.allocate() == number else {
+                throw BdrError(SQLSTATE.duplicateObject, "node id \(id) was in use before")
             }
-            let counter = try SQL.query(
-                "SELECT node_group_next_node_id FROM bdr.node_group WHERE node_group_id = $1::pg_catalog.oid FOR UPDATE",
-                [local.groupID])
-            var allocator = NodeIdAllocator(counter: counter[0, 0].flatMap { UInt32($0) } ?? 1, records: ids)
-            joiningID = try allocator.allocate()
             try SQL.query(
                 """
-                UPDATE bdr.node_group SET node_group_next_node_id = $2::pg_catalog.oid
-                 WHERE node_group_id = $1::pg_catalog.oid
-                """, [local.groupID, String(allocator.counter)])
+                UPDATE bdr.node_group
+                   SET node_group_next_node_id = GREATEST(node_group_next_node_id, $1::pg_catalog.oid)
+                """, [String(allocator.counter)])
             try NodeCatalog.addPeer(
-                id: String(joiningID), name: name, group: local.groupID, state: String(NodeState.joinStart.rawValue),
-                database: argument(3), sequence: String(joiningID), dsn: argument(2), token: token)
-            try NodeCatalog.journal(joiningID, .joinStart)
+                id: id, name: argument(1), group: local.groupID, state: String(NodeState.joinStart.rawValue),
+                database: argument(3), sequence: id, dsn: argument(2), token: token)
+            try NodeCatalog.journal(number, .joinStart)
         }
         return try SQL.query(
             """
@@ -243,8 +276,26 @@ enum PeerCall: String {
               FROM bdr.node n
               JOIN bdr.node_group g ON g.node_group_id = n.node_group_id
               JOIN bdr.node l ON l.node_id = $2::pg_catalog.oid
-             WHERE n.node_id = $1::pg_catalog.oid
-            """, [String(joiningID), String(local.id)])
+             WHERE n.join_token = $1
+            """, [token, String(local.id)])
+    }
+
+    /// Ends the apply workers; those that take their place read the catalog anew. So when this returns, every transaction
+    /// whose applying began before is over.
+    private static func restartApply() throws -> Rows {
+        let peers = try SQL.query("SELECT origin_node_id FROM bdr.subscription WHERE sub_enabled")
+        for row in 0..<peers.count {
+            if let peer = peers[row, 0].flatMap({ UInt32($0) }) {
+                try Workers.restartApply(of: peer)
+            }
+        }
+        return try self.nothing()
+    }
+
+    /// The join has ended, one way or the other.
+    private static func release(_ token: String) throws {
+        try SQL.query("UPDATE bdr.node_group SET join_token = NULL, join_node_name = NULL WHERE join_token = $1", [token])
+        try SQL.query("DELETE FROM bdr.join_tracking WHERE join_token = $1", [token])
     }
 
     private static func nodes() throws -> Rows {
@@ -282,11 +333,13 @@ enum PeerCall: String {
             try SQL.query(
                 "UPDATE bdr.node SET node_join_finished = true WHERE node_id = $1::pg_catalog.oid", [String(joining.id)])
         }
+        try self.release(token)
         return try self.nothing()
     }
 
     /// Forgets a join that was given up; `unsubscribe` was called before.
     private static func cancel(_ token: String) throws -> Rows {
+        try self.release(token)
         guard let joining = try self.joining(token), joining.state != .active else {
             return try self.nothing()
         }

@@ -18,6 +18,7 @@ final class JoinWorker {
     private var record: JoinRecord
     private var node: LocalNode
     private var copy: SnapshotCopy?
+    private var lastWait = ""
 
     init(_ record: JoinRecord) throws {
         self.record = record
@@ -90,6 +91,14 @@ final class JoinWorker {
 
     private func note(_ line: String) throws {
         try Transaction.run { try JoinRecord.note(line) }
+    }
+
+    /// A line, unless it is the last one already.
+    private func noteOnce(_ line: String) throws {
+        if line != self.lastWait {
+            self.lastWait = line
+            try self.note(line)
+        }
     }
 
     private func publish() throws {
@@ -166,10 +175,12 @@ final class JoinWorker {
 
     private func perform(_ step: JoinStep) throws -> JoinOutcome {
         switch step {
-        case .preflight, .createPeerSlots, .awaitPeerPositions, .standby:
-            // with two nodes there is no other peer; both sides were checked before the join was stored
+        case .preflight, .standby:
+            // both sides were checked before the join was stored
             return .done
-        case .reserve: try self.reserve()
+        case .reserve: return try self.reserve()
+        case .createPeerSlots: try self.createPeerSlots()
+        case .awaitPeerPositions: return try self.awaitPeerPositions()
         case .createSlot: try self.createSlot()
         case .copyStructure:
             if self.record.copiesStructure {
@@ -190,12 +201,74 @@ final class JoinWorker {
         return .done
     }
 
-    private func reserve() throws {
+    /// Members by id: how to reach them.
+    private struct Member {
+        var id: String
+        var name: String
+        var dsn: String
+        var state: String?
+    }
+
+    private static func members(_ rows: Rows) -> [Member] {
+        let parted = String(NodeState.parted.rawValue)
+        return (0..<rows.count).compactMap { row in
+            guard let id = rows[row, 0], let name = rows[row, 1], let dsn = rows[row, 5], rows[row, 2] != parted else {
+                return nil
+            }
+            return Member(id: id, name: name, dsn: dsn, state: rows[row, 2])
+        }
+    }
+
+    /// Takes the join lock on all members, in the order of their ids so that two joins never wait for one another, and then
+    /// the same place on each.
+    private func reserve() throws -> JoinOutcome {
         let target = try self.target()
-        let database = try Transaction.run { try SQL.query("SELECT pg_catalog.current_database()")[0, 0] ?? "" }
-        let place = try PeerCall.reserve.ask(
-            target, [self.record.token, self.node.name, self.node.dsn, database, self.record.requestedGroup])
         let nodes = try PeerCall.nodes.ask(target)
+        let active = String(NodeState.active.rawValue)
+        let own = self.node.name
+        let members = Self.members(nodes).filter { $0.name != own }.sorted { UInt32($0.id) ?? 0 < UInt32($1.id) ?? 0 }
+        var sessions: [Connection] = []
+        var nextID: UInt32 = 1
+        var reservedID: UInt32?
+        for member in members {
+            guard member.state == active else {
+                try self.noteOnce("waiting for node \"\(member.name)\", which is joining or leaving")
+                return .waiting
+            }
+            let session = try Session.open(dsn: member.dsn, "node \"\(member.name)\"")
+            let answer = try PeerCall.lock.ask(session, [self.record.token, own])
+            guard answer[0, 0] == "t" else {
+                try self.noteOnce("waiting for node \"\(answer[0, 2] ?? "")\", which is joining the group now")
+                return .waiting
+            }
+            if let id = answer[0, 1].flatMap({ UInt32($0) }) {
+                nextID = max(nextID, id)
+                if answer[0, 3] == "t" {
+                    reservedID = id
+                }
+            }
+            sessions.append(session)
+        }
+        // nobody joins any more: now all members must know of the same ones
+        let known = Set(members.map { $0.id })
+        for (member, session) in zip(members, sessions) {
+            let list = Set(Self.members(try PeerCall.nodes.ask(session)).filter { $0.name != own }.map { $0.id })
+            guard list == known else {
+                try self.noteOnce("waiting until node \"\(member.name)\" knows the same members as the join target")
+                return .waiting
+            }
+        }
+        let database = try Transaction.run { try SQL.query("SELECT pg_catalog.current_database()")[0, 0] ?? "" }
+        let number = String(reservedID ?? nextID)
+        for session in sessions {
+            try PeerCall.reserve.ask(session, [self.record.token, own, self.node.dsn, database, number])
+        }
+        let place = try PeerCall.reserve.ask(target, [self.record.token, own, self.node.dsn, database, number])
+        try self.takePlace(place, nodes)
+        return .done
+    }
+
+    private func takePlace(_ place: Rows, _ nodes: Rows) throws {
         guard let id = place[0, 0], let idNumber = UInt32(id), let sequence = place[0, 1], let group = place[0, 2],
             let groupName = place[0, 3], let uuid = place[0, 4], let nextID = place[0, 5], let targetID = place[0, 6],
             let targetName = place[0, 7]
@@ -203,6 +276,7 @@ final class JoinWorker {
             throw BdrError(SQLSTATE.protocolViolation, "the join target's answer is incomplete")
         }
         try Transaction.run {
+            let database = try SQL.query("SELECT pg_catalog.current_database()")[0, 0] ?? ""
             let old = self.node.id
             if old != idNumber {
                 // the number may be that of a node left over from an earlier try
@@ -232,6 +306,8 @@ final class JoinWorker {
                 UPDATE bdr.node_local_info SET pub_repsets = ARRAY[$2], sub_repsets = ARRAY[$2]
                  WHERE node_id = $1::pg_catalog.oid
                 """, [id, groupName])
+            try SQL.query("DELETE FROM bdr.join_peer")
+            let parted = String(NodeState.parted.rawValue)
             for row in 0..<nodes.count {
                 guard let peer = nodes[row, 0], peer != id, let name = nodes[row, 1], let state = nodes[row, 2],
                     let peerDatabase = nodes[row, 3], let peerSequence = nodes[row, 4], let dsn = nodes[row, 5],
@@ -244,6 +320,19 @@ final class JoinWorker {
                     dsn: dsn)
                 if let peerState = UInt32(state).flatMap({ NodeState(rawValue: $0) }), let peerID = UInt32(peer) {
                     try NodeCatalog.journal(peerID, peerState)
+                }
+                if peer != targetID && state != parted {
+                    try SQL.query(
+                        """
+                        INSERT INTO bdr.join_peer (peer_node_id, remote_slot_name, local_slot_name, origin_name)
+                        VALUES ($1::pg_catalog.oid, $2::pg_catalog.name, $3::pg_catalog.name, $4::pg_catalog.name)
+                        """,
+                        [
+                            peer,
+                            ObjectNames.slotName(database: peerDatabase, group: groupName, peer: self.node.name),
+                            ObjectNames.slotName(database: database, group: groupName, peer: name),
+                            ObjectNames.originName(database: database, group: groupName, node: name),
+                        ])
                 }
             }
             let targetDatabase =
@@ -259,6 +348,103 @@ final class JoinWorker {
             self.node = try LocalNode.require()
         }
         try self.publish()
+    }
+
+    /// A member other than the join target, as the join knows it.
+    private struct Peer {
+        var id: String
+        var name: String
+        var dsn: String
+        var remoteSlot: String
+        var startLSN: String?
+        var position: String?
+        var localSlot: String
+        var localLSN: String?
+        var origin: String
+        var catchupLSN: String?
+    }
+
+    private func peers() throws -> [Peer] {
+        let rows = try Transaction.run {
+            try SQL.query(
+                """
+                SELECT p.peer_node_id, n.node_name, i.if_dsn, p.remote_slot_name, p.start_lsn, p.position,
+                       p.local_slot_name, p.local_lsn, p.origin_name, p.catchup_lsn
+                  FROM bdr.join_peer p
+                  JOIN bdr.node n ON n.node_id = p.peer_node_id
+                  JOIN bdr.node_interface i ON i.node_id = n.node_id
+                 ORDER BY p.peer_node_id
+                """)
+        }
+        return (0..<rows.count).map { row in
+            Peer(
+                id: rows[row, 0] ?? "", name: rows[row, 1] ?? "", dsn: rows[row, 2] ?? "", remoteSlot: rows[row, 3] ?? "",
+                startLSN: rows[row, 4], position: rows[row, 5], localSlot: rows[row, 6] ?? "", localLSN: rows[row, 7],
+                origin: rows[row, 8] ?? "", catchupLSN: rows[row, 9])
+        }
+    }
+
+    /// - Parameter column: of bdr.join_peer, a position.
+    private func set(_ column: String, _ value: String?, of peer: Peer) throws {
+        try Transaction.run {
+            _ = try SQL.query(
+                "UPDATE bdr.join_peer SET \(column) = $2::pg_catalog.pg_lsn WHERE peer_node_id = $1::pg_catalog.oid",
+                [peer.id, value])
+        }
+    }
+
+    private func session(_ peer: Peer) throws -> Connection {
+        try Session.open(dsn: peer.dsn, "node \"\(peer.name)\"")
+    }
+
+    /// The slots from which this node will stream from the other members begin before the copy: what lies between is left out
+    /// by position.
+    private func createPeerSlots() throws {
+        let peers = try self.peers()
+        guard !peers.isEmpty else {
+            return
+        }
+        let target = try self.target()
+        try PeerCall.track.ask(target, [self.record.token])
+        try PeerCall.restartApply.ask(target)
+        for peer in peers where peer.startLSN == nil {
+            try self.note("waiting for the transactions that run on node \"\(peer.name)\", to create slot \"\(peer.remoteSlot)\" there")
+            try PeerCall.dropSlot.ask(self.session(peer), [peer.remoteSlot])
+            let stream = try Session.open(dsn: peer.dsn, "node \"\(peer.name)\"", replication: true)
+            do {
+                let made = try stream.query(
+                    "CREATE_REPLICATION_SLOT \"\(peer.remoteSlot)\" LOGICAL bdr (SNAPSHOT 'nothing')")
+                try self.set("start_lsn", made[0, 1], of: peer)
+            } catch let error as RemoteError {
+                throw error.asError("the replication slot could not be created on node \"\(peer.name)\"")
+            }
+        }
+    }
+
+    /// The join target has applied everything that precedes the slots on the others.
+    private func awaitPeerPositions() throws -> JoinOutcome {
+        let peers = try self.peers()
+        guard !peers.isEmpty else {
+            return .done
+        }
+        let target = try self.target()
+        for peer in peers {
+            let start = try self.require(peer.startLSN, "slot on node \"\(peer.name)\"")
+            // a node on which nothing happens would never pass that point
+            try PeerCall.heartbeat.ask(self.session(peer))
+            let outcome = try self.poll {
+                let positions = try PeerCall.positions.ask(target)
+                return (0..<positions.count).contains { row in
+                    positions[row, 0] == peer.id
+                        && (LSN.parse(positions[row, 1] ?? "") ?? 0) >= (LSN.parse(start) ?? UInt64.max)
+                }
+            }
+            guard outcome == .done else {
+                try self.noteOnce("waiting until the join target has applied what node \"\(peer.name)\" committed")
+                return .waiting
+            }
+        }
+        return .done
     }
 
     private func createSlot() throws {
@@ -280,6 +466,18 @@ final class JoinWorker {
     }
 
     private func copyData() throws {
+        // what the snapshot contains of the other members: exact, as the row was written with the changes
+        let positions = try self.snapshot().positions()
+        for peer in try self.peers() {
+            guard let position = positions[peer.id], let start = peer.startLSN.flatMap({ LSN.parse($0) }),
+                LSN.parse(position) ?? 0 >= start
+            else {
+                throw BdrError(
+                    SQLSTATE.objectNotInPrerequisiteState,
+                    "the copy does not contain what precedes the slot on node \"\(peer.name)\"")
+            }
+            try self.set("position", position, of: peer)
+        }
         try self.snapshot().copyData(local: self.node.dsn, partitions: self.record.copiesStructure) { progress in
             try Transaction.run {
                 try SQL.query(
@@ -334,40 +532,65 @@ final class JoinWorker {
                 try SQL.query("SELECT pg_catalog.pg_replication_origin_advance($1, $2::pg_catalog.pg_lsn)", [origin, lsn])
             }
         }
+        for peer in try self.peers() {
+            let position = try self.require(peer.position, "position of node \"\(peer.name)\"")
+            try Transaction.run {
+                try NodeCatalog.createOrigin(peer.origin)
+                try SQL.query(
+                    "SELECT pg_catalog.pg_replication_origin_advance($1, $2::pg_catalog.pg_lsn)", [peer.origin, position])
+            }
+        }
     }
 
     private func createLocalSlots() throws {
         let slot = try self.require(self.record.localSlot, "slot")
-        let group = try self.require(self.record.groupName, "group")
-        if self.record.localLSN == nil {
-            try Transaction.run { _ = try host(bdr_host_slot_drop(slot)) }
-            let stream = try Session.open(dsn: self.node.dsn, "this node with its own local_dsn", replication: true)
-            do {
-                let made = try stream.query(
-                    "CREATE_REPLICATION_SLOT \"\(slot)\" LOGICAL bdr (SNAPSHOT 'nothing')")
-                let lsn = made[0, 1]
-                try self.update { $0.localLSN = lsn }
-            } catch let error as RemoteError {
-                throw error.asError("the replication slot of the join target could not be created here")
-            }
-        }
         let targetID = try self.require(self.record.targetID, "target")
-        try Transaction.run {
-            let names = try SQL.query(
-                """
-                SELECT pg_catalog.current_database(), n.node_group_id FROM bdr.node n
-                 WHERE n.node_id = $1::pg_catalog.oid
-                """, [targetID])
-            try NodeCatalog.subscribe(
-                to: targetID, local: String(self.node.id), group: names[0, 1] ?? "0",
-                slot: self.require(self.record.remoteSlot, "slot"), origin: self.require(self.record.origin, "origin"),
-                name: ObjectNames.subscriptionName(
-                    database: names[0, 0] ?? "", group: group, origin: self.record.targetName ?? "",
-                    target: self.node.name))
+        if self.record.localLSN == nil {
+            let lsn = try self.createLocalSlot(slot)
+            try self.update { $0.localLSN = lsn }
+        }
+        let peers = try self.peers()
+        for peer in peers where peer.localLSN == nil {
+            try self.set("local_lsn", try self.createLocalSlot(peer.localSlot), of: peer)
+        }
+        try self.subscribe(
+            to: targetID, name: self.record.targetName ?? "", slot: self.require(self.record.remoteSlot, "slot"),
+            origin: self.require(self.record.origin, "origin"))
+        for peer in peers {
+            try self.subscribe(to: peer.id, name: peer.name, slot: peer.remoteSlot, origin: peer.origin)
         }
         try PeerCall.subscribe.ask(self.target(), [self.record.token, slot])
+        for peer in peers {
+            try PeerCall.subscribe.ask(self.session(peer), [self.record.token, peer.localSlot])
+        }
     }
 
+    /// From which a member will stream what is committed here.
+    /// - Returns: its start.
+    private func createLocalSlot(_ slot: String) throws -> String? {
+        try Transaction.run { _ = try host(bdr_host_slot_drop(slot)) }
+        let stream = try Session.open(dsn: self.node.dsn, "this node with its own local_dsn", replication: true)
+        do {
+            return try stream.query("CREATE_REPLICATION_SLOT \"\(slot)\" LOGICAL bdr (SNAPSHOT 'nothing')")[0, 1]
+        } catch let error as RemoteError {
+            throw error.asError("replication slot \"\(slot)\" could not be created here")
+        }
+    }
+
+    private func subscribe(to peer: String, name: String, slot: String, origin: String) throws {
+        let group = try self.require(self.record.groupName, "group")
+        try Transaction.run {
+            let names = try SQL.query(
+                "SELECT pg_catalog.current_database(), node_group_id FROM bdr.node WHERE node_id = $1::pg_catalog.oid",
+                [peer])
+            try NodeCatalog.subscribe(
+                to: peer, local: String(self.node.id), group: names[0, 1] ?? "0", slot: slot, origin: origin,
+                name: ObjectNames.subscriptionName(
+                    database: names[0, 0] ?? "", group: group, origin: name, target: self.node.name))
+        }
+    }
+
+    /// This node has what each member had when the step began.
     private func catchUp() throws -> JoinOutcome {
         let slot = try self.require(self.record.remoteSlot, "slot")
         let target = try self.target()
@@ -378,7 +601,28 @@ final class JoinWorker {
             goal = try PeerCall.position.ask(target)[0, 0] ?? ""
             try self.update { $0.catchupLSN = goal }
         }
-        return try self.poll { try PeerCall.confirmed.ask(target, [slot, goal])[0, 0] == "t" }
+        let outcome = try self.poll { try PeerCall.confirmed.ask(target, [slot, goal])[0, 0] == "t" }
+        guard outcome == .done else {
+            return outcome
+        }
+        for peer in try self.peers() {
+            let session = try self.session(peer)
+            let goal: String
+            if let known = peer.catchupLSN {
+                goal = known
+            } else {
+                goal = try PeerCall.position.ask(session)[0, 0] ?? ""
+                try self.set("catchup_lsn", goal, of: peer)
+            }
+            let outcome = try self.poll {
+                try PeerCall.confirmed.ask(session, [peer.remoteSlot, goal])[0, 0] == "t"
+            }
+            guard outcome == .done else {
+                try self.noteOnce("catching up with node \"\(peer.name)\"")
+                return outcome
+            }
+        }
+        return .done
     }
 
     /// Looks often at first; the caller looks again later when it wasn't so within a second.
@@ -395,19 +639,32 @@ final class JoinWorker {
     }
 
     private func promote() throws -> JoinOutcome {
-        let slot = try self.require(self.record.localSlot, "slot")
-        // the target streams from here: before that, what is written here would not go anywhere
-        let outcome = try self.poll {
-            try Transaction.run {
-                try SQL.query(
-                    "SELECT FROM pg_catalog.pg_replication_slots WHERE slot_name = $1 AND active", [slot]
-                ).count > 0
+        let peers = try self.peers()
+        let slots = [(try self.require(self.record.localSlot, "slot"), self.record.targetName ?? "")]
+            + peers.map { ($0.localSlot, $0.name) }
+        for (slot, name) in slots {
+            // the member streams from here: before that, what is written here would not reach it
+            let outcome = try self.poll {
+                try Transaction.run {
+                    try SQL.query(
+                        "SELECT FROM pg_catalog.pg_replication_slots WHERE slot_name = $1 AND active", [slot]
+                    ).count > 0
+                }
+            }
+            guard outcome == .done else {
+                try self.noteOnce("waiting until node \"\(name)\" streams from this node")
+                return outcome
             }
         }
-        guard outcome == .done else {
-            return outcome
+        for peer in peers {
+            try PeerCall.promote.ask(self.session(peer), [self.record.token])
         }
-        try PeerCall.promote.ask(self.target(), [self.record.token])
+        let target = try self.target()
+        try PeerCall.promote.ask(target, [self.record.token])
+        if !peers.isEmpty {
+            // its workers no longer have to note positions
+            try PeerCall.restartApply.ask(target)
+        }
         try Transaction.run {
             try SQL.query(
                 "UPDATE bdr.node SET node_join_finished = true WHERE node_id = $1::pg_catalog.oid", [String(self.node.id)])
@@ -422,22 +679,43 @@ final class JoinWorker {
 
     // MARK: Undoing
 
+    /// Sessions on all nodes that may know of this join.
+    private func knownMembers() throws -> [Connection] {
+        var members = [try self.target()]
+        if self.record.targetID != nil {
+            for peer in try self.peers() {
+                members.append(try self.session(peer))
+            }
+        } else {
+            // reserved in part: ask the target for the rest
+            let own = self.node.name
+            for member in Self.members(try PeerCall.nodes.ask(members[0])) where member.name != own {
+                members.append(try Session.open(dsn: member.dsn, "node \"\(member.name)\""))
+            }
+        }
+        return members
+    }
+
     private func remove(_ resource: JoinResource) throws {
         switch resource {
         case .reservation:
-            if self.record.targetID != nil {
-                try PeerCall.cancel.ask(self.target(), [self.record.token])
+            for member in try self.knownMembers() {
+                try PeerCall.cancel.ask(member, [self.record.token])
             }
             try Transaction.run {
                 try SQL.query("DELETE FROM bdr.subscription")
                 try SQL.query("DELETE FROM bdr.node WHERE node_id <> $1::pg_catalog.oid", [String(self.node.id)])
                 try SQL.query("UPDATE bdr.node SET node_group_id = 0::pg_catalog.oid, seq_id = 0")
                 try SQL.query("DELETE FROM bdr.node_group")
+                try SQL.query("DELETE FROM bdr.join_peer")
                 self.record.targetID = nil
                 try self.record.save()
             }
         case .peerSlots:
-            break
+            for peer in try self.peers() {
+                try PeerCall.dropSlot.ask(self.session(peer), [peer.remoteSlot])
+                try self.set("start_lsn", nil, of: peer)
+            }
         case .targetSlot:
             if let slot = self.record.remoteSlot {
                 try PeerCall.dropSlot.ask(self.target(), [slot])
@@ -454,19 +732,28 @@ final class JoinWorker {
             }
         case .origins:
             try Transaction.run { _ = try SQL.query("DELETE FROM bdr.subscription") }
-            if let peer = self.record.targetID.flatMap({ UInt32($0) }) {
-                try Workers.stopApply(of: peer)
+            let peers = try self.peers()
+            for peer in [self.record.targetID] + peers.map({ $0.id }) {
+                if let id = peer.flatMap({ UInt32($0) }) {
+                    try Workers.stopApply(of: id)
+                }
             }
-            if let origin = self.record.origin {
+            for origin in [self.record.origin].compactMap({ $0 }) + peers.map({ $0.origin }) {
                 try Transaction.run { try NodeCatalog.dropOrigin(origin) }
             }
         case .localSlots:
-            if let slot = self.record.localSlot {
+            let peers = try self.peers()
+            for slot in [self.record.localSlot].compactMap({ $0 }) + peers.map({ $0.localSlot }) {
                 try Transaction.run { _ = try host(bdr_host_slot_drop(slot)) }
             }
             try self.update { $0.localLSN = nil }
+            for peer in peers {
+                try self.set("local_lsn", nil, of: peer)
+            }
         case .peerSubscriptions:
-            try PeerCall.unsubscribe.ask(self.target(), [self.record.token])
+            for member in try self.knownMembers() {
+                try PeerCall.unsubscribe.ask(member, [self.record.token])
+            }
         }
     }
 }

@@ -42,6 +42,22 @@ final class SnapshotCopy {
         }
     }
 
+    /// Up to where the snapshot contains the changes of the other members, by node id.
+    func positions() throws -> [String: String] {
+        do {
+            let rows = try self.reader.query("SELECT origin_node_id, position FROM bdr.origin_position")
+            var positions: [String: String] = [:]
+            for row in 0..<rows.count {
+                if let id = rows[row, 0], let position = rows[row, 1] {
+                    positions[id] = position
+                }
+            }
+            return positions
+        } catch let error as RemoteError {
+            throw error.asError("the positions of the copy could not be read")
+        }
+    }
+
     // MARK: Structure
 
     /// Restores what comes before the data, and keeps the script of what comes after it in bdr.join_script.

@@ -214,11 +214,9 @@ private struct ManagedWorker {
             let sqlstate = withUnsafeBytes(of: info.sqlstate) { bytes in
                 String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
             }
-            if info.failed != 0 {
+            // one that was told to end, to read the catalog anew, has not failed
+            if info.failed != 0 && sqlstate != "57P01" {
                 backoff.failed(transient: SQLState.isTransient(sqlstate), now: now)
-            } else if wanted {
-                // it ended by itself: its subscription may have been switched off and on meanwhile
-                backoff.failed(transient: true, now: now)
             }
         }
         guard wanted else {

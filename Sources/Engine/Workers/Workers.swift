@@ -24,6 +24,26 @@ enum Workers {
     }
 }
 
+extension Workers {
+    /// Has the apply worker of a peer replaced by a new one: returns when the present one has ended.
+    /// - Throws: object_in_use when it doesn't end within 30 s.
+    static func restartApply(of peer: UInt32) throws {
+        let deadline = bdr_host_now() &+ 30_000_000
+        var info = BdrWorkerInfo()
+        try host(bdr_host_worker_info(Int32(BDR_ROLE_APPLY), peer, &info))
+        let pid = info.pid
+        while info.running != 0 && info.pid == pid {
+            guard bdr_host_now() < deadline else {
+                throw BdrError(
+                    SQLSTATE.objectInUse, "the apply worker of node id \(peer) does not stop", hint: "Try again later.")
+            }
+            try host(bdr_host_worker_stop(Int32(BDR_ROLE_APPLY), peer))
+            try host(bdr_host_wait(nil, 20))
+            try host(bdr_host_worker_info(Int32(BDR_ROLE_APPLY), peer, &info))
+        }
+    }
+}
+
 /// Errors that ended workers, kept for bdr.worker_errors.
 @c(bdr_engine_record_worker_error)
 public func bdrEngineRecordWorkerError(
