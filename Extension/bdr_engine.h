@@ -53,6 +53,9 @@ extern int32_t bdr_engine_create_node_group(const char *group_name, const char *
 extern int32_t bdr_engine_join_node_group(const char *join_target_dsn, const char *group_name, bool pause_in_standby,
 										  bool wait_for_completion, const char *synchronize_structure);
 extern int32_t bdr_engine_wait_for_join_completion(bool verbose_progress);
+extern int32_t bdr_engine_part_node(const char *node_name, bool wait_for_completion, bool force);
+extern int32_t bdr_engine_drop_node(const char *node_name, bool cascade, bool force);
+extern int32_t bdr_engine_alter_node_interface(const char *node_name, const char *interface_dsn);
 /* Rows (name, status, detail, hint); freed with bdr_host_sql_free. */
 extern int32_t bdr_engine_check_settings(const char *remote_dsn, BdrSqlResult **result);
 /* Internal calls between nodes: a verb and text arguments, text result (see Nodes/PeerCalls.swift). */

@@ -22,6 +22,9 @@ PG_FUNCTION_INFO_V1(bdr_create_node);
 PG_FUNCTION_INFO_V1(bdr_create_node_group);
 PG_FUNCTION_INFO_V1(bdr_join_node_group);
 PG_FUNCTION_INFO_V1(bdr_wait_for_join_completion);
+PG_FUNCTION_INFO_V1(bdr_part_node);
+PG_FUNCTION_INFO_V1(bdr_drop_node);
+PG_FUNCTION_INFO_V1(bdr_alter_node_interface);
 PG_FUNCTION_INFO_V1(bdr_check_settings);
 PG_FUNCTION_INFO_V1(bdr_wait_slot_confirm_lsn);
 PG_FUNCTION_INFO_V1(bdr_wait_for_apply_queue);
@@ -159,6 +162,34 @@ bdr_wait_for_join_completion(PG_FUNCTION_ARGS)
 {
 	bdr_require_preload();
 	ENGINE_CALL(bdr_engine_wait_for_join_completion(FlagArgument(fcinfo, 0, "verbose_progress")));
+	PG_RETURN_VOID();
+}
+
+Datum
+bdr_part_node(PG_FUNCTION_ARGS)
+{
+	bdr_require_preload();
+	ENGINE_CALL(bdr_engine_part_node(TextArgument(fcinfo, 0), FlagArgument(fcinfo, 1, "wait_for_completion"),
+									 FlagArgument(fcinfo, 2, "force")));
+	PG_RETURN_VOID();
+}
+
+Datum
+bdr_drop_node(PG_FUNCTION_ARGS)
+{
+	bdr_require_preload();
+	ENGINE_CALL(bdr_engine_drop_node(TextArgument(fcinfo, 0), FlagArgument(fcinfo, 1, "cascade"),
+									 FlagArgument(fcinfo, 2, "force")));
+	bdr_request_manager_at_commit();
+	PG_RETURN_VOID();
+}
+
+Datum
+bdr_alter_node_interface(PG_FUNCTION_ARGS)
+{
+	bdr_require_preload();
+	ENGINE_CALL(bdr_engine_alter_node_interface(TextArgument(fcinfo, 0), TextArgument(fcinfo, 1)));
+	bdr_request_manager_at_commit();
 	PG_RETURN_VOID();
 }
 

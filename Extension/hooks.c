@@ -1,7 +1,7 @@
 /*
  * hooks.c: what bdr adds to the statements of ordinary sessions.
  *
- * The write gate refuses writes while the local node is joining its group: what a session wrote then would be lost
+ * The write gate refuses writes while the local node is joining or leaving its group: what a session wrote then would be lost
  * under the copy, or be known to no other node. Statements that the planner made are judged when they start, so that
  * functions, DO, prepared statements and referential actions need no thought; utility commands are judged by their kind
  * and target.
@@ -167,7 +167,8 @@ ReadCatalogs(BdrGate *gate)
 			gate->node_state = (int) DatumGetObjectId(state);
 	}
 	bdr_catalog_close(&scan);
-	gate->refuse_writes = gate->node_state >= STATE_JOIN_START && gate->node_state < STATE_ACTIVE;
+	gate->refuse_writes = gate->node_state >= STATE_JOIN_START && gate->node_state < STATE_PARTED &&
+		gate->node_state != STATE_ACTIVE;
 	gate->check_identity = gate->node_state >= STATE_JOIN_START && gate->node_state < STATE_PARTED;
 }
 
@@ -221,6 +222,14 @@ Refuse(void)
 	}
 	shown = pstrdup(state ? state : "unknown");
 	bdr_host_free(state);
+	if (gate->node_state > STATE_ACTIVE)
+		ereport(ERROR,
+				(errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
+				 NameStr(found)[0] != '\0'
+				 ? errmsg("cannot write to this database: node \"%s\" is leaving its group", NameStr(found))
+				 : errmsg("cannot write to this database: the local node is leaving its group"),
+				 errdetail("The node's state is %s.", shown),
+				 errhint("Write on another node of the group, or here when the node has left.")));
 	ereport(ERROR,
 			(errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION),
 			 NameStr(found)[0] != '\0'

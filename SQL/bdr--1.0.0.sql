@@ -198,6 +198,26 @@ CREATE TABLE bdr.origin_position (
 COMMENT ON TABLE bdr.origin_position IS
 	'up to where each node''s changes are applied, as a row: a snapshot shows exactly what it contains of each node';
 
+CREATE TABLE bdr.part_state (
+	part_node_id oid PRIMARY KEY REFERENCES bdr.node ON DELETE CASCADE,
+	part_token text NOT NULL UNIQUE,
+	force bool NOT NULL,
+	step text NOT NULL DEFAULT 'lock',
+	drain_transactions text,
+	drain_lsn pg_lsn,
+	progress text,
+	requested_time timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	changed_time timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
+);
+COMMENT ON TABLE bdr.part_state IS 'nodes that the local node takes out of the group';
+
+CREATE TABLE bdr.part_pending (
+	part_node_id oid NOT NULL REFERENCES bdr.part_state ON DELETE CASCADE,
+	member_id oid NOT NULL REFERENCES bdr.node ON DELETE CASCADE,
+	PRIMARY KEY (part_node_id, member_id)
+);
+COMMENT ON TABLE bdr.part_pending IS 'members that have not removed a parted node yet';
+
 CREATE TABLE bdr.join_script (
 	only_one bool PRIMARY KEY DEFAULT true CHECK (only_one),
 	script text NOT NULL
@@ -300,6 +320,25 @@ CREATE FUNCTION bdr.check_settings(remote_dsn text DEFAULT NULL, OUT name text, 
 	AS 'MODULE_PATHNAME', 'bdr_check_settings';
 COMMENT ON FUNCTION bdr.check_settings(text) IS
 	'what of this server''s (and a remote node''s) settings is right for a node, and what to type where it is not';
+
+CREATE FUNCTION bdr.part_node(node_name text, wait_for_completion boolean DEFAULT true, force boolean DEFAULT false)
+	RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME', 'bdr_part_node';
+COMMENT ON FUNCTION bdr.part_node(text, boolean, boolean) IS
+	'takes a node out of the group, after the others have all that it committed; force: a node that is down';
+
+CREATE FUNCTION bdr.drop_node(node_name text, cascade boolean DEFAULT false, force boolean DEFAULT false) RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME', 'bdr_drop_node';
+COMMENT ON FUNCTION bdr.drop_node(text, boolean, boolean) IS
+	'removes the record of a parted node here; of the local node: everything that makes this database a node';
+
+CREATE FUNCTION bdr.alter_node_interface(node_name text, interface_dsn text) RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME', 'bdr_alter_node_interface';
+COMMENT ON FUNCTION bdr.alter_node_interface(text, text) IS
+	'changes how a node is reached from here; to be called on every node';
 
 CREATE FUNCTION bdr.wait_slot_confirm_lsn(slot_name text DEFAULT NULL, target_lsn pg_lsn DEFAULT NULL) RETURNS void
 	LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
@@ -429,7 +468,7 @@ FROM (
 		FROM bdr.local_node l
 			JOIN bdr.node o ON o.node_id = l.node_id
 			JOIN bdr.node_group g ON g.node_group_id = o.node_group_id
-			JOIN bdr.node t ON t.node_group_id = g.node_group_id AND t.node_id <> o.node_id
+			JOIN bdr.node t ON t.node_group_id = g.node_group_id AND t.node_id <> o.node_id AND t.node_state <> 12
 		UNION ALL
 		SELECT NULL, g.node_group_name, o.node_name, NULL, g.node_group_id, o.node_id, NULL,
 			r.slot_name, true
@@ -503,6 +542,24 @@ FROM bdr.worker_error e
 	LEFT JOIN bdr.node c ON c.node_id = s.source_node_id;
 COMMENT ON VIEW bdr.worker_errors IS 'why background workers failed';
 
+CREATE VIEW bdr.part_progress AS
+SELECT n.node_name, p.step, p.force, p.progress, p.requested_time, p.changed_time,
+	ARRAY(SELECT m.node_name::text FROM bdr.part_pending w JOIN bdr.node m ON m.node_id = w.member_id
+		   WHERE w.part_node_id = p.part_node_id ORDER BY 1) AS waiting_for
+FROM bdr.part_state p
+	JOIN bdr.node n ON n.node_id = p.part_node_id;
+COMMENT ON VIEW bdr.part_progress IS 'how far the parting of nodes, by the local one, has come';
+
+CREATE VIEW bdr.node_replication_rates AS
+SELECT s.target_id AS peer_node_id, s.target_name, s.sent_lsn, s.replay_lsn, s.replay_lag, s.replay_lag_bytes,
+	s.replay_lag_size, NULL::bigint AS apply_rate, NULL::interval AS catchup_interval,
+	pg_catalog.pg_wal_lsn_diff(CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn()
+								   ELSE pg_catalog.pg_current_wal_lsn() END, s.restart_lsn)::int8 AS retained_wal_bytes,
+	s.state
+FROM bdr.node_slots s
+WHERE NOT s.is_group_slot;
+COMMENT ON VIEW bdr.node_replication_rates IS 'how far behind each peer is, and how much WAL is kept for it';
+
 CREATE VIEW bdr.join_progress AS
 SELECT j.step, bdr.internal_mask_dsn(j.target_dsn) AS join_target_connstr, j.target_node_name, j.group_name,
 	j.synchronize_structure, j.progress, j.tables_done, j.tables_total, j.rows_copied, j.bytes_copied, j.started_time,
@@ -524,7 +581,8 @@ REVOKE ALL ON FUNCTION bdr.boundary_test(text, bigint) FROM bdr_superuser;
 
 GRANT SELECT ON bdr.local_node_summary, bdr.node, bdr.node_group, bdr.node_local_info, bdr.node_peer_progress,
 	bdr.node_slots, bdr.node_summary, bdr.state_journal_details, bdr.stat_subscription, bdr.subscription,
-	bdr.subscription_summary, bdr.worker_errors, bdr.workers, bdr.join_progress TO bdr_read_all_stats;
+	bdr.subscription_summary, bdr.worker_errors, bdr.workers, bdr.join_progress, bdr.part_progress,
+	bdr.node_replication_rates TO bdr_read_all_stats;
 GRANT EXECUTE ON FUNCTION bdr.bdr_edition(), bdr.bdr_version(), bdr.bdr_version_num(), bdr.peer_state_name(oid),
 	bdr.show_subscription_status(), bdr.show_workers(), bdr.internal_mask_dsn(text),
 	bdr.internal_object_name(text, text, text, text, text), bdr.local_group_slot_name() TO bdr_read_all_stats;

@@ -64,6 +64,14 @@ public enum NodeState: UInt32, CaseIterable, Sendable {
         self = state
     }
 
+    /// What users would write on a node in this state would not reach the others, or not all of them.
+    public var refusesWrites: Bool {
+        switch self {
+        case .none, .created, .active, .parted: false
+        case .joinStart, .joining, .catchup, .standby, .promote, .promoting, .partStart, .parting, .partCatchup: true
+        }
+    }
+
     /// Whether a node may go from this state to the next one.
     ///
     /// Staying is no move: a caller that repeats a step after a crash compares first. A join that is given up, and whose

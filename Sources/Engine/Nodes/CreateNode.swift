@@ -73,7 +73,10 @@ struct CreateNode {
         try validateNodeName(self.name)
         try Argument.connectionString(self.dsn, "local_dsn")
         try SQL.query("LOCK TABLE bdr.local_node IN SHARE ROW EXCLUSIVE MODE")
-        if let node = try LocalNode.find() {
+        if try LocalNode.find()?.state == .parted {
+            // what is left of a node that has left its group
+            try Parting.forgetLocalNode()
+        } else if let node = try LocalNode.find() {
             throw BdrError(
                 SQLSTATE.duplicateObject, "this database already is node \"\(node.name)\"",
                 detail: "A database is one node.")

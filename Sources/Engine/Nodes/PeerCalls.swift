@@ -44,6 +44,18 @@ enum PeerCall: String {
     case promote
     case unsubscribe
     case cancel
+    case cancelJoin = "cancel_join"
+    case beginPart = "begin_part"
+    case lockPart = "lock_part"
+    case nodeState = "node_state"
+    case setNodeState = "set_node_state"
+    case runningTransactions = "running_transactions"
+    case stillRunning = "still_running"
+    case peersConfirmed = "peers_confirmed"
+    case stopReceiving = "stop_receiving"
+    case removeNode = "remove_node"
+    case leave
+    case release
 
     /// Asks a node.
     @discardableResult
@@ -105,10 +117,36 @@ enum PeerCall: String {
             }
             return try Self.nothing()
         case .cancel: return try Self.cancel(argument(0))
+        case .cancelJoin:
+            return try SQL.query(
+                """
+                UPDATE bdr.join_state SET cancel_requested = true
+                 WHERE step NOT IN ('active', 'failed', 'rollback') RETURNING 't'::pg_catalog.text
+                """)
+        case .beginPart: return try Parting.begin(argument(0), force: argument(1) == "t")
+        case .lockPart: return try Parting.lock(token: argument(0), name: argument(1))
+        case .nodeState:
+            return try SQL.query(
+                "SELECT node_state, node_id FROM bdr.node WHERE node_name = $1::pg_catalog.name", [try argument(0)])
+        case .setNodeState: return try Parting.setState(argument(0), argument(1))
+        case .runningTransactions: return try Parting.runningTransactions()
+        case .stillRunning: return try Parting.stillRunning(argument(0))
+        case .peersConfirmed: return try Parting.peersConfirmed(argument(0))
+        case .stopReceiving:
+            // a transaction of its own: while it is not committed, the manager starts again what is stopped
+            try SQL.query(
+                "DELETE FROM bdr.subscription WHERE origin_node_id = COALESCE($1::pg_catalog.oid, origin_node_id)",
+                [arguments.first ?? nil])
+            return try Self.nothing()
+        case .removeNode: return try Parting.remove(argument(0))
+        case .leave: return try Parting.leave()
+        case .release:
+            try Self.release(argument(0))
+            return try Self.nothing()
         }
     }
 
-    private static func nothing() throws -> Rows {
+    static func nothing() throws -> Rows {
         try SQL.query("SELECT 't'::pg_catalog.text")
     }
 
@@ -119,10 +157,10 @@ enum PeerCall: String {
         return try SQL.query(
             """
             SELECT n.node_id, n.node_name, n.node_state, i.if_dsn, g.node_group_id, g.node_group_name, g.node_group_uuid,
-                   (SELECT pg_catalog.count(*) FROM bdr.node),
+                   (SELECT pg_catalog.count(*) FROM bdr.node WHERE node_state <> 12),
                    (SELECT pg_catalog.string_agg(node_name, ', ') FROM bdr.node
                      WHERE node_state <> n.node_state AND node_id <> n.node_id),
-                   (SELECT pg_catalog.string_agg(node_name, ' ') FROM bdr.node)
+                   (SELECT pg_catalog.string_agg(node_name, ' ') FROM bdr.node WHERE node_state <> 12)
               FROM bdr.local_node l
               JOIN bdr.node n ON n.node_id = l.node_id
               JOIN bdr.node_interface i ON i.node_id = n.node_id
@@ -216,8 +254,12 @@ enum PeerCall: String {
                 SQLSTATE.objectNotInPrerequisiteState, "node \"\(local.name)\" is not an active member of a group")
         }
         try validateNodeName(name)
-        if try SQL.query("SELECT FROM bdr.node WHERE node_name = $1::pg_catalog.name AND join_token IS DISTINCT FROM $2", [name, token])
-            .count > 0
+        if try SQL.query(
+            """
+            SELECT FROM bdr.node WHERE node_name = $1::pg_catalog.name AND join_token IS DISTINCT FROM $2
+               AND node_state <> $3::pg_catalog.oid
+            """, [name, token, String(NodeState.parted.rawValue)]
+        ).count > 0
         {
             throw BdrError(
                 SQLSTATE.duplicateObject, "the group has a node \"\(name)\" already",
@@ -264,6 +306,10 @@ enum PeerCall: String {
                 UPDATE bdr.node_group
                    SET node_group_next_node_id = GREATEST(node_group_next_node_id, $1::pg_catalog.oid)
                 """, [String(allocator.counter)])
+            // the record of a parted node of that name goes; its id is never used again
+            try SQL.query(
+                "DELETE FROM bdr.node WHERE node_name = $1::pg_catalog.name AND node_state = $2::pg_catalog.oid",
+                [try argument(1), String(NodeState.parted.rawValue)])
             try NodeCatalog.addPeer(
                 id: id, name: argument(1), group: local.groupID, state: String(NodeState.joinStart.rawValue),
                 database: argument(3), sequence: id, dsn: argument(2), token: token)
@@ -293,7 +339,7 @@ enum PeerCall: String {
     }
 
     /// The join has ended, one way or the other.
-    private static func release(_ token: String) throws {
+    static func release(_ token: String) throws {
         try SQL.query("UPDATE bdr.node_group SET join_token = NULL, join_node_name = NULL WHERE join_token = $1", [token])
         try SQL.query("DELETE FROM bdr.join_tracking WHERE join_token = $1", [token])
     }

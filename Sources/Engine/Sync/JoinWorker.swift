@@ -7,10 +7,12 @@ internal import Membership
 @c(bdr_engine_join_main)
 public func bdrEngineJoinMain() -> Int32 {
     entry {
-        guard let record = try Transaction.run({ try JoinRecord.load() }), !record.state.isFinal else {
-            return
+        if let record = try Transaction.run({ try JoinRecord.load() }), !record.state.isFinal {
+            try JoinWorker(record).run()
+        } else {
+            var worker = PartWorker()
+            try worker.run()
         }
-        try JoinWorker(record).run()
     }
 }
 
@@ -35,7 +37,7 @@ final class JoinWorker {
             let before = self.record.state
             var outcome: JoinOutcome
             do {
-                outcome = try self.perform(before.step)
+                outcome = try self.isCancelled() ? .cancelled : try self.perform(before.step)
             } catch let error as HostError {
                 throw error
             } catch {
@@ -84,6 +86,24 @@ final class JoinWorker {
         try self.tellTarget(state.step.entersStates)
     }
 
+    /// The operator has given the join up; noticed once, while that is possible.
+    private func isCancelled() throws -> Bool {
+        guard self.record.state.step.isCancelable else {
+            return false
+        }
+        return try Transaction.run {
+            guard try SQL.query("SELECT FROM bdr.join_state WHERE cancel_requested").count > 0 else {
+                return false
+            }
+            try SQL.query(
+                """
+                UPDATE bdr.join_state SET cancel_requested = false, error_sqlstate = '57014', error_detail = NULL,
+                       error_message = 'the join was cancelled', error_hint = NULL
+                """)
+            return true
+        }
+    }
+
     private func update(_ change: (inout JoinRecord) -> Void) throws {
         change(&self.record)
         try Transaction.run { try self.record.save() }
@@ -102,10 +122,10 @@ final class JoinWorker {
     }
 
     private func publish() throws {
-        let isJoining = self.node.state > .created && self.node.state < .active
         try host(
             bdr_host_publish_node(
-                self.node.id, Int32(clamping: self.node.state.rawValue), isJoining, self.node.state > .created))
+                self.node.id, Int32(clamping: self.node.state.rawValue), self.node.state.refusesWrites,
+                self.node.state > .created))
     }
 
     /// The target shows how far this node is; the join does not depend on it.
@@ -309,7 +329,7 @@ final class JoinWorker {
             try SQL.query("DELETE FROM bdr.join_peer")
             let parted = String(NodeState.parted.rawValue)
             for row in 0..<nodes.count {
-                guard let peer = nodes[row, 0], peer != id, let name = nodes[row, 1], let state = nodes[row, 2],
+                guard let peer = nodes[row, 0], peer != id, let name = nodes[row, 1], name != self.node.name, let state = nodes[row, 2],
                     let peerDatabase = nodes[row, 3], let peerSequence = nodes[row, 4], let dsn = nodes[row, 5],
                     try SQL.query("SELECT FROM bdr.node WHERE node_id = $1::pg_catalog.oid", [peer]).count == 0
                 else {

@@ -63,7 +63,12 @@ private struct Manager {
         guard let node = found else {
             return nil
         }
-        let joining = try SQL.query("SELECT FROM bdr.join_state WHERE step NOT IN ('active', 'failed')").count > 0
+        let joining = try SQL.query(
+            """
+            SELECT FROM bdr.join_state WHERE step NOT IN ('active', 'failed')
+            UNION ALL SELECT FROM bdr.part_state WHERE step <> 'done'
+            """
+        ).count > 0
         let rows = try SQL.query(
             """
             SELECT s.origin_node_id, n.node_name, s.sub_origin_name, s.sub_enabled
@@ -85,10 +90,9 @@ private struct Manager {
 
     private func publish(_ view: View) throws {
         let state = view.node.state
-        let isJoining = state > .created && state < .active
         try host(
             bdr_host_publish_node(
-                view.node.id, Int32(clamping: state.rawValue), isJoining, state > .created && state < .parted))
+                view.node.id, Int32(clamping: state.rawValue), state.refusesWrites, state > .created && state < .parted))
     }
 
     private mutating func keepWorkers(_ view: View) throws {

@@ -1,0 +1,282 @@
+// Takes nodes out of the group, on behalf of the node on which bdr.part_node() was called.
+//
+// Every step is stored before it begins and can be repeated. The steps: take the lock that keeps joins and parts apart; close
+// the node for writes; wait until what it committed is on all members; remove it on every member, and let it leave. A node
+// that is down is parted by force: it is not asked anything, and members that are down are told when they are back.
+
+internal import CHost
+internal import Membership
+
+struct PartWorker {
+    private struct Task {
+        var id: String
+        var name: String
+        var dsn: String
+        var state: NodeState
+        var joinToken: String?
+        var token: String
+        var force: Bool
+        var step: String
+        var transactions: String?
+        var drainLSN: String?
+    }
+
+    private var lastLines: [String: String] = [:]
+
+    mutating func run() throws {
+        while true {
+            let tasks = try Transaction.run { try Self.load() }
+            guard !tasks.isEmpty else {
+                return
+            }
+            var moved = false
+            for task in tasks {
+                do {
+                    moved = try self.perform(task) || moved
+                } catch let error as HostError {
+                    throw error
+                } catch let error as RemoteError {
+                    try self.note(task, error.message)
+                } catch let error as BdrError {
+                    try self.note(task, error.message)
+                }
+            }
+            if try host(bdr_host_wait(nil, moved ? 1 : 200)) & Int32(BDR_WAIT_SHUTDOWN) != 0 {
+                return
+            }
+        }
+    }
+
+    private static func load() throws -> [Task] {
+        let rows = try SQL.query(
+            """
+            SELECT n.node_id, n.node_name, i.if_dsn, n.node_state, n.join_token, p.part_token, p.force, p.step,
+                   p.drain_transactions, p.drain_lsn
+              FROM bdr.part_state p
+              JOIN bdr.node n ON n.node_id = p.part_node_id
+              JOIN bdr.node_interface i ON i.node_id = n.node_id
+             WHERE p.step <> 'done' ORDER BY p.requested_time
+            """)
+        return (0..<rows.count).map { row in
+            Task(
+                id: rows[row, 0] ?? "", name: rows[row, 1] ?? "", dsn: rows[row, 2] ?? "",
+                state: rows[row, 3].flatMap { UInt32($0) }.flatMap { NodeState(rawValue: $0) } ?? .none,
+                joinToken: rows[row, 4], token: rows[row, 5] ?? "", force: rows[row, 6] == "t", step: rows[row, 7] ?? "",
+                transactions: rows[row, 8], drainLSN: rows[row, 9])
+        }
+    }
+
+    private mutating func note(_ task: Task, _ line: String) throws {
+        guard self.lastLines[task.id] != line else {
+            return
+        }
+        self.lastLines[task.id] = line
+        try Log.log("parting node \"\(task.name)\": \(line)")
+        try Transaction.run {
+            _ = try SQL.query(
+                """
+                UPDATE bdr.part_state SET progress = $2, changed_time = pg_catalog.clock_timestamp()
+                 WHERE part_node_id = $1::pg_catalog.oid
+                """, [task.id, line])
+        }
+    }
+
+    private func move(_ task: Task, to step: String) throws {
+        try Transaction.run {
+            _ = try SQL.query(
+                """
+                UPDATE bdr.part_state SET step = $2, changed_time = pg_catalog.clock_timestamp()
+                 WHERE part_node_id = $1::pg_catalog.oid
+                """, [task.id, step])
+        }
+    }
+
+    private struct Member {
+        var id: String
+        var name: String
+        var dsn: String
+        var isLocal: Bool
+
+        func open() throws -> Connection {
+            try Session.open(dsn: self.dsn, "node \"\(self.name)\"", timeout: 10_000)
+        }
+    }
+
+    /// All members but the one that is parted.
+    private func members(_ task: Task) throws -> [Member] {
+        let rows = try Transaction.run {
+            try SQL.query(
+                """
+                SELECT n.node_id, n.node_name, i.if_dsn, EXISTS (SELECT FROM bdr.local_node l WHERE l.node_id = n.node_id)
+                  FROM bdr.node n JOIN bdr.node_interface i ON i.node_id = n.node_id
+                 WHERE n.node_id <> $1::pg_catalog.oid AND n.node_state = $2::pg_catalog.oid ORDER BY n.node_id
+                """, [task.id, String(NodeState.active.rawValue)])
+        }
+        return (0..<rows.count).map { row in
+            Member(
+                id: rows[row, 0] ?? "", name: rows[row, 1] ?? "", dsn: rows[row, 2] ?? "", isLocal: rows[row, 3] == "t")
+        }
+    }
+
+    /// - Returns: whether it has come further.
+    private mutating func perform(_ task: Task) throws -> Bool {
+        switch task.step {
+        case "lock": try self.lock(task)
+        case "announce": try self.announce(task)
+        case "drain": try self.drain(task)
+        case "remove": try self.remove(task)
+        case "notify": try self.notify(task)
+        default:
+            throw BdrError(
+                SQLSTATE.featureNotSupported, "parting is at step \"\(task.step)\", which this version does not know")
+        }
+    }
+
+    /// With force, members that are down are left out: what they have to do is noted for later.
+    private mutating func lock(_ task: Task) throws -> Bool {
+        for member in try self.members(task) {
+            let session: Connection
+            do {
+                session = try member.open()
+            } catch let error as BdrError where task.force && SQLState.isTransient(error.sqlstate) {
+                continue
+            }
+            let answer = try PeerCall.lockPart.ask(session, [task.token, task.name])
+            guard answer[0, 0] == "t" else {
+                try self.note(task, "waiting for node \"\(answer[0, 1] ?? "")\", which is joining or leaving the group now")
+                return false
+            }
+        }
+        // a node that has not become a member has nothing that the others need
+        try self.move(task, to: task.force || task.state < .active ? "remove" : "announce")
+        return true
+    }
+
+    private mutating func announce(_ task: Task) throws -> Bool {
+        let state = String(NodeState.partStart.rawValue)
+        let session = try Session.open(dsn: task.dsn, "node \"\(task.name)\"", timeout: 10_000)
+        try PeerCall.setNodeState.ask(session, [task.id, state])
+        // from here on the node refuses writes; those who had begun are waited for
+        let running = try PeerCall.runningTransactions.ask(session)[0, 0]
+        try Transaction.run {
+            if let id = UInt32(task.id) {
+                try NodeCatalog.setState(id, .partStart)
+                try NodeCatalog.setState(id, .parting)
+            }
+            try SQL.query(
+                """
+                UPDATE bdr.part_state SET step = 'drain', drain_transactions = $2, drain_lsn = NULL
+                 WHERE part_node_id = $1::pg_catalog.oid
+                """, [task.id, running])
+        }
+        return true
+    }
+
+    private mutating func drain(_ task: Task) throws -> Bool {
+        if task.force {
+            try self.move(task, to: "remove")
+            return true
+        }
+        let session = try Session.open(dsn: task.dsn, "node \"\(task.name)\"", timeout: 10_000)
+        let goal: String
+        if let known = task.drainLSN {
+            goal = known
+        } else {
+            if try PeerCall.stillRunning.ask(session, [task.transactions ?? ""])[0, 0] == "t" {
+                try self.note(task, "waiting for transactions that run on node \"\(task.name)\"")
+                return false
+            }
+            goal = try PeerCall.position.ask(session)[0, 0] ?? ""
+            try Transaction.run {
+                _ = try SQL.query(
+                    "UPDATE bdr.part_state SET drain_lsn = $2::pg_catalog.pg_lsn WHERE part_node_id = $1::pg_catalog.oid",
+                    [task.id, goal])
+                if let id = UInt32(task.id) {
+                    try NodeCatalog.setState(id, .partCatchup)
+                }
+            }
+        }
+        if let behind = try PeerCall.peersConfirmed.ask(session, [goal])[0, 0] {
+            try self.note(task, "waiting until \(behind) has all that node \"\(task.name)\" committed")
+            return false
+        }
+        try self.move(task, to: "remove")
+        return true
+    }
+
+    private mutating func remove(_ task: Task) throws -> Bool {
+        let members = try self.members(task)
+        try Transaction.run {
+            for member in members {
+                _ = try SQL.query(
+                    """
+                    INSERT INTO bdr.part_pending (part_node_id, member_id) VALUES ($1::pg_catalog.oid, $2::pg_catalog.oid)
+                    ON CONFLICT DO NOTHING
+                    """, [task.id, member.id])
+            }
+        }
+        if !task.force {
+            let session = try Session.open(dsn: task.dsn, "node \"\(task.name)\"", timeout: 10_000)
+            if task.state < .active {
+                // its own join worker undoes what it has made
+                try PeerCall.cancelJoin.ask(session)
+            } else {
+                // first nobody streams from it any more, or its slots would be taken again and again
+                for member in members {
+                    try PeerCall.stopReceiving.ask(member.open(), [task.id])
+                }
+                try PeerCall.stopReceiving.ask(session, [nil])
+                try PeerCall.leave.ask(session)
+            }
+        }
+        try self.move(task, to: "notify")
+        return true
+    }
+
+    /// Tells those who have not been told; the node counts as parted here when all that are up have been.
+    private mutating func notify(_ task: Task) throws -> Bool {
+        let pending = try Transaction.run {
+            try SQL.query(
+                "SELECT member_id FROM bdr.part_pending WHERE part_node_id = $1::pg_catalog.oid", [task.id])
+        }
+        let waiting = Set((0..<pending.count).compactMap { pending[$0, 0] })
+        var down: [String] = []
+        var failure: BdrError?
+        // the local one last: what is shown here is what holds everywhere
+        for member in try self.members(task).sorted(by: { !$0.isLocal && $1.isLocal }) where waiting.contains(member.id) {
+            do {
+                let session = try member.open()
+                if task.state < .active, let token = task.joinToken {
+                    // it never was a member: no record of it stays
+                    try PeerCall.unsubscribe.ask(session, [token])
+                    try PeerCall.cancel.ask(session, [token])
+                } else {
+                    try PeerCall.stopReceiving.ask(session, [task.id])
+                    try PeerCall.removeNode.ask(session, [task.id])
+                }
+                try PeerCall.release.ask(session, [task.token])
+                try Transaction.run {
+                    _ = try SQL.query(
+                        """
+                        DELETE FROM bdr.part_pending
+                         WHERE part_node_id = $1::pg_catalog.oid AND member_id = $2::pg_catalog.oid
+                        """, [task.id, member.id])
+                }
+            } catch let error as BdrError {
+                down.append(member.name)
+                failure = error
+            } catch let error as RemoteError {
+                down.append(member.name)
+                failure = error.asError("node \"\(member.name)\"")
+            }
+        }
+        guard down.isEmpty else {
+            try self.note(task, "waiting for \(down.joined(separator: ", ")): \(failure?.message ?? "")")
+            return false
+        }
+        try Transaction.run {
+            _ = try SQL.query("DELETE FROM bdr.part_state WHERE part_node_id = $1::pg_catalog.oid", [task.id])
+        }
+        return true
+    }
+}
