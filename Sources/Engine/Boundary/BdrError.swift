@@ -94,6 +94,7 @@ enum SQLSTATE {
     static let programLimitExceeded = "54000"
     static let tooManyConnections = "53300"
     static let configurationLimitExceeded = "53400"
+    static let cannotConnectNow = "57P03"
     static let externalRoutineException = "38000"
     static let internalError = "XX000"
     static let dataCorrupted = "XX001"

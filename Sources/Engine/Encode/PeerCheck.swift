@@ -19,6 +19,10 @@ struct LocalIdentity {
 struct PeerCheck {
     private let options: PeerOptions
 
+    /// For nodes that are not, or no longer, of one group.
+    private static let joinHint =
+        "A node gets into a group only by joining it: with an empty database, bdr.create_node() and bdr.join_node_group()."
+
     /// Checks inside the current transaction, or in one of its own that is over on return.
     static func run(_ options: PeerOptions) throws -> LocalIdentity {
         let check = PeerCheck(options: options)
@@ -34,6 +38,7 @@ struct PeerCheck {
 
     private func identity() throws -> LocalIdentity {
         try self.requirePrivilege()
+        try self.requireAcceptance()
         var (identity, groupID) = try self.localNode()
         try self.requireGroup(groupID, &identity)
         if self.options.wantsForwarded {
@@ -60,9 +65,20 @@ struct PeerCheck {
         }
     }
 
+    private func requireAcceptance() throws {
+        guard bdr_host_setting("bdr.accept_connections").map({ String(cString: $0) }) != "off" else {
+            throw BdrError(
+                SQLSTATE.cannotConnectNow, "this node accepts no connections of other nodes at present",
+                hint: "On this node, set bdr.accept_connections to on.")
+        }
+    }
+
     /// This node and its group, after checking that it is the node the receiver asked for, and that the receiver is known.
     private func localNode() throws -> (LocalIdentity, groupID: String) {
-        guard try SQL.query("SELECT pg_catalog.to_regclass('bdr.local_node')")[0, 0] != nil else {
+        // without the extension, whatever is called like its tables is somebody else's, and may be a trap
+        let installed = try SQL.query(
+            "SELECT 1 FROM pg_catalog.pg_extension WHERE extname OPERATOR(pg_catalog.=) 'bdr'")
+        guard installed.count > 0 else {
             throw BdrError(
                 SQLSTATE.objectNotInPrerequisiteState, "this database is not a bdr node",
                 detail: "Extension bdr is not installed in it.",
@@ -99,7 +115,8 @@ struct PeerCheck {
         let parted = String(NodeState.parted.rawValue)
         guard nodes[own, 2] != parted else {
             throw BdrError(
-                SQLSTATE.objectNotInPrerequisiteState, "node \"\(ownName)\" was parted from its group")
+                SQLSTATE.objectNotInPrerequisiteState, "node \"\(ownName)\" was parted from its group",
+                hint: Self.joinHint)
         }
         guard let receiver = row(self.options.nodeID), receiver != own,
             nodes[receiver, 1] == self.options.nodeName, nodes[receiver, 2] != parted
@@ -107,7 +124,7 @@ struct PeerCheck {
             throw BdrError(
                 SQLSTATE.insufficientPrivilege,
                 "node \"\(self.options.nodeName)\" (id \(self.options.nodeID)) is not a peer of this node",
-                detail: "It is not in the group, or it was parted.")
+                detail: "It is not in the group, or it was parted.", hint: Self.joinHint)
         }
         return (LocalIdentity(nodeID: localID, nodeName: ownName, groupUUID: ""), nodes[own, 3] ?? "")
     }
@@ -118,14 +135,16 @@ struct PeerCheck {
             let name = groups[row, 1], let uuid = groups[row, 2]
         else {
             throw BdrError(
-                SQLSTATE.objectNotInPrerequisiteState, "node \"\(identity.nodeName)\" is in no group")
+                SQLSTATE.objectNotInPrerequisiteState, "node \"\(identity.nodeName)\" is in no group",
+                hint: "There, call bdr.create_node_group() or bdr.join_node_group().")
         }
         guard name == self.options.groupName, uuid == self.options.groupUUID else {
             throw BdrError(
                 SQLSTATE.invalidParameterValue,
                 "node \"\(self.options.nodeName)\" belongs to another group than this node",
                 detail: "It asks for group \"\(self.options.groupName)\" (\(self.options.groupUUID)); this node is in "
-                    + "\"\(name)\" (\(uuid)).")
+                    + "\"\(name)\" (\(uuid)).",
+                hint: Self.joinHint)
         }
         identity.groupUUID = uuid
     }

@@ -61,8 +61,13 @@ struct PeerOptions {
     static func invalid(_ name: String, _ value: String, _ detail: String) -> BdrError {
         BdrError(
             SQLSTATE.invalidParameterValue, "invalid value for output plugin option \"\(name)\": \"\(value)\"",
-            detail: detail)
+            detail: detail, hint: self.hint)
     }
+
+    /// Bytes of a value. Names have 63 at most.
+    private static let maxLength = 255
+
+    private static let hint = "This output plugin serves only nodes of a bdr group."
 
     /// The options by name, and the ways to read one.
     private struct Values {
@@ -71,7 +76,8 @@ struct PeerOptions {
         mutating func add(_ name: String, _ value: String?) throws {
             guard self.byName.updateValue(value, forKey: name) == nil else {
                 throw BdrError(
-                    SQLSTATE.invalidParameterValue, "output plugin option \"\(name)\" is given more than once")
+                    SQLSTATE.invalidParameterValue, "output plugin option \"\(name)\" is given more than once",
+                    hint: PeerOptions.hint)
             }
         }
 
@@ -79,11 +85,19 @@ struct PeerOptions {
             guard let given = self.byName[name] else {
                 throw BdrError(
                     SQLSTATE.invalidParameterValue, "output plugin option \"\(name)\" is missing",
-                    hint: "This output plugin serves only nodes of a bdr group.")
+                    hint: PeerOptions.hint)
             }
             guard let value = given, !value.isEmpty else {
                 throw BdrError(
-                    SQLSTATE.invalidParameterValue, "output plugin option \"\(name)\" needs a value")
+                    SQLSTATE.invalidParameterValue, "output plugin option \"\(name)\" needs a value",
+                    hint: PeerOptions.hint)
+            }
+            // messages repeat values, and whoever may connect may send what he likes
+            guard value.utf8.count <= PeerOptions.maxLength else {
+                throw BdrError(
+                    SQLSTATE.invalidParameterValue, "value of output plugin option \"\(name)\" is too long",
+                    detail: "It has \(value.utf8.count) bytes; \(PeerOptions.maxLength) are permitted.",
+                    hint: PeerOptions.hint)
             }
             return value
         }
