@@ -1800,6 +1800,8 @@ bdr_supervisor_main(Datum arg)
 
 	pqsignal(SIGTERM, HandleSupervisorShutdown);
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	/* it has no statement that pg_cancel_backend could mean, and would be away for seconds */
+	pqsignal(SIGINT, SIG_IGN);
 	BackgroundWorkerUnblockSignals();
 	before_shmem_exit(DetachSupervisor, (Datum) 0);
 	LWLockAcquire(shared->lock, LW_EXCLUSIVE);
