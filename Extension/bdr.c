@@ -26,6 +26,7 @@ int			bdr_decoding_work_mem = 262144;
 int			bdr_max_databases = 64;
 bool		bdr_accept_connections = true;
 bool		bdr_internal_session = false;
+static char *bdr_debug_join_pause_at = NULL;
 
 void		_PG_init(void);
 
@@ -137,6 +138,15 @@ DefineSettings(void)
 							 PGC_USERSET,
 							 GUC_NOT_IN_SAMPLE | GUC_NO_SHOW_ALL | GUC_DISALLOW_IN_FILE,
 							 CheckInternalSession, NULL, NULL);
+	DefineCustomStringVariable("bdr.debug_join_pause_at",
+							   "Lets a join wait at a step, for tests.",
+							   "The name of a step, before which it waits, or the name with \":done\", when what it does is done but "
+							   "not stored yet.",
+							   &bdr_debug_join_pause_at,
+							   "",
+							   PGC_SIGHUP,
+							   GUC_NOT_IN_SAMPLE,
+							   NULL, NULL, NULL);
 	if (process_shared_preload_libraries_in_progress)
 	{
 		DefineCustomIntVariable("bdr.max_databases",

@@ -1080,7 +1080,9 @@ bdr_host_progress_received(uint64_t receive_lsn, uint64_t receive_commit_lsn)
 	if (progress == NULL)
 		return;
 	pg_atomic_write_u64(&progress->receive_lsn, receive_lsn);
-	pg_atomic_write_u64(&progress->receive_commit_lsn, receive_commit_lsn);
+	/* 0: no commit came with it */
+	if (receive_commit_lsn != 0)
+		pg_atomic_write_u64(&progress->receive_commit_lsn, receive_commit_lsn);
 }
 
 void

@@ -2,6 +2,35 @@
 // DATABASE are answered while a peer is silent.
 
 internal import CHost
+internal import Membership
+
+/// Settings of every session that bdr opens. They are sent with the connection, so that they hold before the first statement:
+/// what ALTER SYSTEM, DATABASE or ROLE say may stop that one already (statement_timeout), or change what it means.
+enum SessionSettings {
+    private static let list: [(name: String, value: String)] = [
+        ("search_path", ""), ("statement_timeout", "0"), ("lock_timeout", "0"),
+        ("idle_in_transaction_session_timeout", "0"), ("idle_session_timeout", "0"), ("exit_on_error", "off"),
+        ("default_transaction_isolation", "read committed"), ("default_transaction_read_only", "off"),
+        ("default_transaction_deferrable", "off"), ("DateStyle", "ISO,YMD"), ("IntervalStyle", "postgres"),
+        ("TimeZone", "UTC"), ("extra_float_digits", "3"), ("bytea_output", "hex"), ("xmloption", "content"),
+        ("row_security", "on"), ("array_nulls", "on"), ("standard_conforming_strings", "on"),
+        ("transform_null_equals", "off"), ("quote_all_identifiers", "off"), ("synchronous_commit", "on"),
+        ("client_min_messages", "warning"),
+    ]
+
+    /// The value of libpq's keyword `options` for a connection string: what the string says itself, then ours.
+    /// - Parameter further: settings of this session, as "name=value" without spaces.
+    /// - Throws: `MembershipError` when libpq would not accept the string.
+    static func options(for dsn: String, further: [String] = []) throws -> String {
+        let given = try DSN.parse(dsn).last { $0.key == "options" }?.value
+        let ours = self.list.map { "-c \($0.name)=\(self.escaped($0.value))" } + further.map { "-c \($0)" }
+        return ([given].compactMap { $0 } + ours).joined(separator: " ")
+    }
+
+    private static func escaped(_ value: String) -> String {
+        String(value.flatMap { $0 == " " ? "\\ " : String($0) })
+    }
+}
 
 /// What a remote server or the way to it answered.
 struct RemoteError: Error {
@@ -28,6 +57,7 @@ final class Connection {
     ///   - timeout: milliseconds, 0 for none.
     init(dsn: String, options: [(String, String)] = [], timeout: Int32 = 30_000) throws {
         var connection: OpaquePointer?
+        let options = options + [("options", try SessionSettings.options(for: dsn))]
         let status = try withCStrings(options.map { $0.0 }) { keywords in
             try withCStrings(options.map { $0.1 }) { values in
                 try host(

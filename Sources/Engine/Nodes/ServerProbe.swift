@@ -131,15 +131,6 @@ enum Session {
                 options.append(("replication", "database"))
             }
             let connection = try Connection(dsn: dsn, options: options, timeout: timeout)
-            for setting in [
-                "search_path = ''", "statement_timeout = 0", "lock_timeout = 0", "idle_in_transaction_session_timeout = 0",
-                "default_transaction_isolation = 'read committed'", "default_transaction_read_only = off",
-                "default_transaction_deferrable = off", "DateStyle = 'ISO, YMD'", "IntervalStyle = 'postgres'",
-                "extra_float_digits = 3", "row_security = on", "bytea_output = 'hex'",
-                "standard_conforming_strings = on", "TimeZone = 'UTC'", "synchronous_commit = on",
-            ] {
-                try connection.query("SET \(setting)")
-            }
             if writes {
                 try connection.query("SET bdr.internal_session = on")
             }

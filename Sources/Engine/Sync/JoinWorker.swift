@@ -37,7 +37,11 @@ final class JoinWorker {
             let before = self.record.state
             var outcome: JoinOutcome
             do {
+                try self.pauseForTest(before.step.rawValue)
                 outcome = try self.isCancelled() ? .cancelled : try self.perform(before.step)
+                if outcome == .done {
+                    try self.pauseForTest(before.step.rawValue + ":done")
+                }
             } catch let error as HostError {
                 throw error
             } catch {
@@ -171,6 +175,20 @@ final class JoinWorker {
                     [error.sqlstate, error.message, error.detail, error.hint])
             }
             try JoinRecord.note("\(self.record.state.step.title): \(error.message)")
+        }
+    }
+
+    /// Waits while bdr.debug_join_pause_at names this place: tests then kill one of the servers.
+    private func pauseForTest(_ place: String) throws {
+        func isAsked() -> Bool {
+            bdr_host_setting("bdr.debug_join_pause_at").map { String(cString: $0) == place } ?? false
+        }
+        guard isAsked() else {
+            return
+        }
+        try self.note("paused at \(place)")
+        while isAsked() {
+            try host(bdr_host_wait(nil, 50))
         }
     }
 
@@ -329,17 +347,20 @@ final class JoinWorker {
             try SQL.query("DELETE FROM bdr.join_peer")
             let parted = String(NodeState.parted.rawValue)
             for row in 0..<nodes.count {
-                guard let peer = nodes[row, 0], peer != id, let name = nodes[row, 1], name != self.node.name, let state = nodes[row, 2],
-                    let peerDatabase = nodes[row, 3], let peerSequence = nodes[row, 4], let dsn = nodes[row, 5],
-                    try SQL.query("SELECT FROM bdr.node WHERE node_id = $1::pg_catalog.oid", [peer]).count == 0
+                guard let peer = nodes[row, 0], peer != id, let name = nodes[row, 1], name != self.node.name,
+                    let state = nodes[row, 2], let peerDatabase = nodes[row, 3], let peerSequence = nodes[row, 4],
+                    let dsn = nodes[row, 5]
                 else {
                     continue
                 }
-                try NodeCatalog.addPeer(
-                    id: peer, name: name, group: group, state: state, database: peerDatabase, sequence: peerSequence,
-                    dsn: dsn)
-                if let peerState = UInt32(state).flatMap({ NodeState(rawValue: $0) }), let peerID = UInt32(peer) {
-                    try NodeCatalog.journal(peerID, peerState)
+                // known already when the step is repeated
+                if try SQL.query("SELECT FROM bdr.node WHERE node_id = $1::pg_catalog.oid", [peer]).count == 0 {
+                    try NodeCatalog.addPeer(
+                        id: peer, name: name, group: group, state: state, database: peerDatabase, sequence: peerSequence,
+                        dsn: dsn)
+                    if let peerState = UInt32(state).flatMap({ NodeState(rawValue: $0) }), let peerID = UInt32(peer) {
+                        try NodeCatalog.journal(peerID, peerState)
+                    }
                 }
                 if peer != targetID && state != parted {
                     try SQL.query(
@@ -739,6 +760,10 @@ final class JoinWorker {
         case .targetSlot:
             if let slot = self.record.remoteSlot {
                 try PeerCall.dropSlot.ask(self.target(), [slot])
+            }
+            // made together with the slot
+            if let origin = self.record.origin {
+                try Transaction.run { try NodeCatalog.dropOrigin(origin) }
             }
         case .copiedObjects:
             if self.record.copiesStructure {

@@ -153,6 +153,10 @@ struct PartWorker {
     }
 
     private mutating func announce(_ task: Task) throws -> Bool {
+        if task.force {
+            try self.move(task, to: "remove")
+            return true
+        }
         let state = String(NodeState.partStart.rawValue)
         let session = try Session.open(dsn: task.dsn, "node \"\(task.name)\"", timeout: 10_000)
         try PeerCall.setNodeState.ask(session, [task.id, state])

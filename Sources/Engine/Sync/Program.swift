@@ -37,12 +37,8 @@ struct ProgramDSN {
             environment.append("PGPASSWORD=\(password)")
             entries.removeAll { $0.key == "password" }
         }
-        let flags = options.map { "-c \($0)" }.joined(separator: " ")
-        if !flags.isEmpty {
-            let given = entries.last { $0.key == "options" }?.value
-            entries.removeAll { $0.key == "options" }
-            entries.append(("options", given.map { "\($0) \(flags)" } ?? flags))
-        }
+        entries.removeAll { $0.key == "options" }
+        entries.append(("options", try SessionSettings.options(for: dsn, further: options)))
         self.text = entries.map { "\($0.key)='\(Self.escaped($0.value))'" }.joined(separator: " ")
         self.environment = environment
     }

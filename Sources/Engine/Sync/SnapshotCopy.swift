@@ -69,13 +69,26 @@ final class SnapshotCopy {
             script.remove()
         }
         let from = try ProgramDSN(target, options: [])
-        try Program.run(
-            "pg_dump",
-            [
-                "--format=custom", "--compress=1", "--section=pre-data", "--section=post-data",
-                "--snapshot=\(self.snapshot)", "--no-publications", "--no-subscriptions", "--no-password",
-                "--file=\(dump.path)", "--dbname=\(from.text)",
-            ], from.environment)
+        do {
+            try Program.run(
+                "pg_dump",
+                [
+                    "--format=custom", "--compress=1", "--section=pre-data", "--section=post-data",
+                    "--snapshot=\(self.snapshot)", "--encoding=\(String(cString: bdr_host_encoding_name()))",
+                    "--no-publications", "--no-subscriptions", "--no-password", "--file=\(dump.path)",
+                    "--dbname=\(from.text)",
+                ], from.environment)
+        } catch let error as BdrError {
+            do {
+                // the snapshot is used up by this, which no longer matters
+                try self.reader.query("SELECT 1")
+            } catch is RemoteError {
+                throw BdrError(
+                    SQLSTATE.connectionFailure, "the connection to the join target was lost during the copy",
+                    detail: error.detail)
+            }
+            throw error
+        }
         try Program.run(
             "pg_restore", ["--section=post-data", "--no-publications", "--no-subscriptions", "--file=\(script.path)", dump.path],
             [])
@@ -100,6 +113,9 @@ final class SnapshotCopy {
     }
 
     // MARK: Data
+
+    /// The commit time of copied rows: older than any change. Not the server's epoch itself, which it takes for "not set".
+    private static let copyTime = "2000-01-01 00:00:01+00"
 
     /// A table to copy; names are quoted.
     struct Table {
@@ -181,7 +197,7 @@ final class SnapshotCopy {
                 try writer.query(
                     """
                     SELECT pg_catalog.pg_replication_origin_xact_setup(\(try SQL.quoteLiteral(self.lsn)),
-                                                                       '2000-01-01 00:00:00+00')
+                                                                       '\(Self.copyTime)')
                     """)
                 let (rows, bytes) = try self.reader.copy(
                     "COPY \(table.source) TO STDOUT (FORMAT \(format))", into: writer,
@@ -296,7 +312,7 @@ enum CopiedObjects {
                 let keep = try connection.query(
                     """
                     SELECT FROM pg_catalog.pg_depend
-                     WHERE classid = $2::pg_catalog.oid AND objid = $1::pg_catalog.oid AND deptype = 'e'
+                     WHERE classid = $2::pg_catalog.oid AND objid = $1::pg_catalog.oid AND deptype IN ('e', 'i')
                     """, [oid, catalog])
                 if keep.count == 0 {
                     try connection.query("DROP \(kind) IF EXISTS \(name) CASCADE")
