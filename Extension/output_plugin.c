@@ -65,6 +65,12 @@ typedef struct RelationEntry
 } RelationEntry;
 
 /* One decoding session. */
+/* Origins remembered; more are looked up again for each of their transactions. */
+#define MAX_KNOWN_ORIGINS 64
+
+/* How the origins of a group's nodes are named (Membership/ObjectNames.swift). */
+#define ORIGIN_PREFIX "bdr_"
+
 typedef struct OutputState
 {
 	LogicalDecodingContext *ctx;
@@ -74,6 +80,9 @@ typedef struct OutputState
 	void	   *encoder;		/* Swift object, released by ReleaseEncoder */
 	bool		forward;		/* changes of other origins are wanted */
 	bool		sent;			/* something of this transaction went to the encoder */
+	bool		skip;			/* this transaction is another node's */
+	RepOriginId group_origins[MAX_KNOWN_ORIGINS];	/* origins known to be other nodes' */
+	int			ngroup_origins;
 	int			guc_level;		/* of our settings in a SQL session, 0 in a walsender */
 
 	HTAB	   *relations;
@@ -143,6 +152,14 @@ NamespaceInvalidated(Datum arg, int cacheid, uint32 hashvalue)
 		session->generation++;
 }
 
+/* Numbers of origins are used again. */
+static void
+OriginInvalidated(Datum arg, int cacheid, uint32 hashvalue)
+{
+	if (session)
+		session->ngroup_origins = 0;
+}
+
 static void
 TypeInvalidated(Datum arg, int cacheid, uint32 hashvalue)
 {
@@ -169,6 +186,7 @@ InitRelationCache(OutputState *state)
 		CacheRegisterRelcacheCallback(RelationInvalidated, (Datum) 0);
 		CacheRegisterSyscacheCallback(NAMESPACEOID, NamespaceInvalidated, (Datum) 0);
 		CacheRegisterSyscacheCallback(TYPEOID, TypeInvalidated, (Datum) 0);
+		CacheRegisterSyscacheCallback(REPLORIGIDENT, OriginInvalidated, (Datum) 0);
 		registered = true;
 	}
 }
@@ -635,15 +653,38 @@ Shutdown(LogicalDecodingContext *ctx)
 /* ---- transactions --------------------------------------------------------------------------------------------- */
 
 /*
- * Asked for every WAL record that could belong to a transaction, so no more than a comparison. Transactions that were
- * applied here for another node are that node's to send.
+ * Transactions that were applied here for another node of the group are that node's to send. What came here by other
+ * replication (a native subscription, pglogical) enters the group here, and is sent as this node's.
+ *
+ * Asked for every WAL record that could belong to a transaction, outside of any, where catalogs can't be read: so an origin's
+ * first transaction is collected, found out by the name of the origin in Begin, and skipped there; the others end here.
  */
 static bool
 FilterByOrigin(LogicalDecodingContext *ctx, RepOriginId origin)
 {
 	OutputState *state = ctx->output_plugin_private;
 
-	return origin != InvalidRepOriginId && !state->forward;
+	if (origin == InvalidRepOriginId || state->forward)
+		return false;
+	for (int i = 0; i < state->ngroup_origins; i++)
+	{
+		if (state->group_origins[i] == origin)
+			return true;
+	}
+	return false;
+}
+
+/* Whether a transaction was applied for another node. An origin without a name is that of a node that has left. */
+static bool
+IsOfAnotherNode(OutputState *state, RepOriginId origin, const char *name)
+{
+	if (origin == InvalidRepOriginId || state->forward)
+		return false;
+	if (name != NULL && strncmp(name, ORIGIN_PREFIX, strlen(ORIGIN_PREFIX)) != 0)
+		return false;
+	if (state->ngroup_origins < MAX_KNOWN_ORIGINS)
+		state->group_origins[state->ngroup_origins++] = origin;
+	return true;
 }
 
 static void
@@ -654,8 +695,18 @@ Begin(LogicalDecodingContext *ctx, ReorderBufferTXN *txn)
 	char	   *origin_name = NULL;
 
 	state->sent = false;
+	state->skip = false;
 	SweepRelationCache(state);
 	if (txn->origin_id != InvalidRepOriginId && !replorigin_by_oid(txn->origin_id, true, &origin_name))
+		origin_name = NULL;
+	if (IsOfAnotherNode(state, txn->origin_id, origin_name))
+	{
+		state->skip = true;
+		MemoryContextSwitchTo(caller);
+		MemoryContextReset(state->row_context);
+		return;
+	}
+	if (txn->origin_id != InvalidRepOriginId && origin_name == NULL)
 		origin_name = psprintf("%u", txn->origin_id);
 	ENGINE_CALL(bdr_engine_output_begin(state->encoder, txn->xid, txn->final_lsn, txn->xact_time.commit_time,
 										origin_name ? ToUtf8(origin_name) : NULL, txn->origin_lsn));
@@ -671,6 +722,11 @@ Commit(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, XLogRecPtr commit_lsn
 	bool		sent;
 
 	OutputPluginUpdateProgress(ctx, !state->sent);
+	if (state->skip)
+	{
+		MemoryContextSwitchTo(caller);
+		return;
+	}
 	ENGINE_CALL(bdr_engine_output_commit(state->encoder, commit_lsn, txn->end_lsn, txn->xact_time.commit_time, &sent));
 	MemoryContextSwitchTo(caller);
 	MemoryContextReset(state->row_context);
@@ -710,8 +766,8 @@ Change(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, Relation relation, Re
 	RelationEntry *entry;
 
 	KeepAlive(ctx);
-	entry = GetRelation(state, relation, false);
-	if (entry->replicated)
+	entry = state->skip ? NULL : GetRelation(state, relation, false);
+	if (entry && entry->replicated)
 	{
 		HeapTuple	old_tuple = bdr_change_old_tuple(change);
 		HeapTuple	new_tuple = bdr_change_new_tuple(change);
@@ -790,6 +846,8 @@ Truncate(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, int nrelations, Rel
 	int			n = 0;
 
 	KeepAlive(ctx);
+	if (state->skip)
+		nrelations = 0;
 	for (int i = 0; i < nrelations; i++)
 	{
 		if (relations[i]->rd_rel->relkind == RELKIND_PARTITIONED_TABLE)
@@ -825,7 +883,7 @@ Message(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, XLogRecPtr message_l
 
 	KeepAlive(ctx);
 	/* other software's messages are none of our peers' business */
-	if (strncmp(prefix, "bdr", 3) == 0)
+	if (strncmp(prefix, "bdr", 3) == 0 && !(transactional && state->skip))
 	{
 		if (transactional)
 			state->sent = true;
