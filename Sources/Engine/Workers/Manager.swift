@@ -20,6 +20,14 @@ private struct Manager {
     /// Origins of the node, to be removed should the extension be dropped.
     private var origins: Set<String> = []
     private var firstLook = true
+    private var genuineness = Genuineness.unknown
+
+    private enum Genuineness {
+        case unknown
+        /// It was found out with this connection string.
+        case known(dsn: String)
+        case doubtful(since: Int64)
+    }
 
     private struct View {
         var node: LocalNode
@@ -40,7 +48,9 @@ private struct Manager {
             }
             self.origins = view.origins
             try self.publish(view)
-            try self.keepWorkers(view)
+            if try self.isGenuine(view.node) {
+                try self.keepWorkers(view)
+            }
             let happened = try host(bdr_host_wait(nil, self.pause))
             if happened & Int32(BDR_WAIT_SHUTDOWN) != 0 {
                 return
@@ -86,6 +96,38 @@ private struct Manager {
             }
         }
         return view
+    }
+
+    /// Whether this server is the node, not one that was started on a copy of its data directory: system identifier and
+    /// database are the same there, but the node's own connection string leads to the original. When it leads nowhere, this
+    /// server may be what takes the original's place (a promoted standby, a restored backup), so it may go on.
+    private mutating func isGenuine(_ node: LocalNode) throws -> Bool {
+        switch self.genuineness {
+        case .known(let dsn) where dsn == node.dsn:
+            return true
+        case .doubtful(let since) where bdr_host_now() &- since < 10_000_000:
+            return false
+        default:
+            break
+        }
+        let here = try Transaction.run { try DatabaseIdentity.read { try SQL.query($0, $1) } }
+        do {
+            let loop = try Connection(dsn: node.dsn, timeout: 5000)
+            let found = try DatabaseIdentity.read { try loop.query($0, $1) }
+            if found != here {
+                try Log.warning(
+                    "this server seems to be a copy of node \"\(node.name)\"",
+                    sqlstate: SQLSTATE.objectNotInPrerequisiteState,
+                    detail: "The node's connection string leads to another running server. Nothing is replicated here.",
+                    hint: "If this is the node, correct the string: SELECT bdr.alter_node_interface('\(node.name)', '...'); "
+                        + "if it is a copy, type: DROP EXTENSION bdr CASCADE;")
+                self.genuineness = .doubtful(since: bdr_host_now())
+                return false
+            }
+        } catch is RemoteError {
+        }
+        self.genuineness = .known(dsn: node.dsn)
+        return true
     }
 
     private func publish(_ view: View) throws {
