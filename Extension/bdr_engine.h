@@ -38,6 +38,8 @@ extern int32_t bdr_engine_output_commit(void *encoder, uint64_t commit_lsn, uint
 
 /* Workers (Workers/, Apply/, Sync/): return 0 when the worker is to end normally. */
 extern int32_t bdr_engine_manager_main(void);
+/* In a database without the extension: removes slots and origins of a node that was. */
+extern int32_t bdr_engine_manager_leftovers(void);
 extern int32_t bdr_engine_apply_main(uint32_t peer);
 extern int32_t bdr_engine_join_main(void);
 

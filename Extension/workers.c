@@ -1040,6 +1040,24 @@ bdr_database_origins(Oid database)
 	return result;
 }
 
+int32_t
+bdr_host_database_origins(BdrSqlResult **result)
+{
+	*result = NULL;
+	HOST_BEGIN();
+	{
+		List	   *names = bdr_database_origins(MyDatabaseId);
+		ListCell   *lc;
+		int			row = 0;
+
+		*result = bdr_make_result(list_length(names), 1);
+		foreach(lc, names)
+			bdr_result_set(*result, row++, 0, lfirst(lc));
+	}
+	HOST_END();
+	return BDR_OK;
+}
+
 /* ---- progress of an apply worker ------------------------------------------------------------------------------ */
 
 /*
@@ -1399,8 +1417,11 @@ WorkerMain(int32 role)
 		switch (role)
 		{
 			case BDR_ROLE_MANAGER:
+				/* without it there may be slots of a node that was dropped with it, while its manager was not there */
 				if (ExtensionExists())
 					ENGINE_CALL(bdr_engine_manager_main());
+				else
+					ENGINE_CALL(bdr_engine_manager_leftovers());
 				break;
 			case BDR_ROLE_APPLY:
 				RememberOrigin(arguments.peer);

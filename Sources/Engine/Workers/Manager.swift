@@ -179,36 +179,70 @@ private struct Manager {
 
     /// The extension was dropped, or the node: what it had outside of its tables goes, too.
     private mutating func leave() throws {
-        for peer in Array(self.applies.keys) {
-            try Workers.stopApply(of: peer)
-            try host(bdr_host_worker_forget(Int32(BDR_ROLE_APPLY), peer))
-        }
         let hasExtension = try Transaction.run {
             try SQL.query("SELECT FROM pg_catalog.pg_extension WHERE extname = 'bdr'").count > 0
         }
         let isCopy = try hasExtension
             && Transaction.run { try SQL.query("SELECT FROM bdr.local_node").count > 0 }
         if !isCopy {
-            let slots = try Transaction.run {
-                try SQL.query(
-                    """
-                    SELECT slot_name FROM pg_catalog.pg_replication_slots
-                     WHERE plugin = 'bdr' AND database = pg_catalog.current_database()
-                    """)
-            }
-            for row in 0..<slots.count {
-                if let slot = slots[row, 0] {
-                    try Transaction.run { _ = try host(bdr_host_slot_drop(slot)) }
-                }
-            }
-            let origins = self.origins
-            try Transaction.run {
-                for origin in origins.sorted() {
-                    try NodeCatalog.dropOrigin(origin)
-                }
-            }
+            try Leftovers.remove(origins: self.origins)
         }
         try host(bdr_host_publish_node(0, 0, false, false))
+    }
+}
+
+@c(bdr_engine_manager_leftovers)
+public func bdrEngineManagerLeftovers() -> Int32 {
+    entry {
+        try Leftovers.remove(origins: [])
+    }
+}
+
+/// What a node has outside of its tables.
+private enum Leftovers {
+    /// Ends the workers of this database and removes its slots and origins.
+    /// - Parameter origins: besides those that workers have used.
+    static func remove(origins: Set<String>) throws {
+        var origins = origins
+        var used: OpaquePointer?
+        try host(bdr_host_database_origins(&used))
+        let names = Rows(adopting: used)
+        for row in 0..<names.count {
+            names[row, 0].map { _ = origins.insert($0) }
+        }
+        for peer in try self.peers() {
+            try Workers.stopApply(of: peer)
+        }
+        let slots = try Transaction.run {
+            try SQL.query(
+                """
+                SELECT slot_name FROM pg_catalog.pg_replication_slots
+                 WHERE plugin = 'bdr' AND database = pg_catalog.current_database()
+                """)
+        }
+        for row in 0..<slots.count {
+            if let slot = slots[row, 0] {
+                try Transaction.run { _ = try host(bdr_host_slot_drop(slot)) }
+            }
+        }
+        try Transaction.run {
+            for origin in origins.sorted() {
+                try NodeCatalog.dropOrigin(origin)
+            }
+        }
+        // last: until here a manager that takes over after a failure finds the names of the origins there
+        for peer in try self.peers() {
+            try host(bdr_host_worker_forget(Int32(BDR_ROLE_APPLY), peer))
+        }
+    }
+
+    private static func peers() throws -> [UInt32] {
+        var peers = [UInt32](repeating: 0, count: 1024)
+        let capacity = Int32(clamping: peers.count)
+        let count = try peers.withUnsafeMutableBufferPointer {
+            try host(bdr_host_worker_peers($0.baseAddress, capacity))
+        }
+        return Array(peers.prefix(max(0, Int(count))))
     }
 }
 
