@@ -220,14 +220,19 @@ private enum Leftovers {
                  WHERE plugin = 'bdr' AND database = pg_catalog.current_database()
                 """)
         }
+        // after a crash nobody knows the names of the origins, but that of a peer is called as the slot for it
         for row in 0..<slots.count {
-            if let slot = slots[row, 0] {
-                try Transaction.run { _ = try host(bdr_host_slot_drop(slot)) }
-            }
+            slots[row, 0].map { _ = origins.insert($0) }
         }
         try Transaction.run {
             for origin in origins.sorted() {
                 try NodeCatalog.dropOrigin(origin)
+            }
+        }
+        // so slots go later
+        for row in 0..<slots.count {
+            if let slot = slots[row, 0] {
+                try Transaction.run { _ = try host(bdr_host_slot_drop(slot)) }
             }
         }
         // last: until here a manager that takes over after a failure finds the names of the origins there

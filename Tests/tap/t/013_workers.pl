@@ -313,6 +313,27 @@ replicating_ok($a, $b, 'the others replicate');
 }
 
 #
+# DROP EXTENSION whose manager has no chance to clean up, as the server crashes.
+#
+{
+	my $third = bless { %$c, bdr_db => 'third', bdr_node_name => 'node_3' }, 'BDR::Node';
+	$third->create_database;
+	join_node($third, $a);
+	$third->wait_ok("SELECT count(*) FROM bdr.subscription_summary WHERE subscription_status = 'replicating'", '2', 'a third node again');
+	my ($manager) = $third->pids('manager');
+	kill 'STOP', $manager;
+	$third->sql('DROP EXTENSION bdr CASCADE');
+	$third->value_ok($slots_of_bdr, '2', 'nobody has cleaned up');
+	$third->value_ok($origins, '2', 'neither origins');
+	my $position = $third->log_position;
+	kill 'KILL', $manager;
+	ok(wait_until(sub { $third->log_since($position) =~ /all server processes terminated; reinitializing/ }), 'the server crashes');
+	$third->wait_ok($slots_of_bdr, '0', 'slots are gone afterwards');
+	$third->wait_ok($origins, '0', 'so are origins');
+	$a->sql("SELECT bdr.part_node('node_3', force := true)", timeout => 60);
+}
+
+#
 # The databases of two servers, one after the other.
 #
 {
