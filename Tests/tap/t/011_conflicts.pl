@@ -105,11 +105,11 @@ for my $order (sort keys %in_order)
 	same_ok($a, $b, 't', "ready for the next ($order)");
 }
 
-# Missing rows: deleted on one node only (under an origin, so that the other does not hear of it).
+# Missing rows: deleted on one node only (under the name of a group's origin, so that the other does not hear of it).
 $a->sql("INSERT INTO fullrow VALUES (1, 'a'), (2, 'b')");
 wait_caught_up($a, $b);
-$b->sql("SELECT pg_replication_origin_create('elsewhere')");
-$b->sql("SELECT pg_replication_origin_session_setup('elsewhere');
+$b->sql("SELECT pg_replication_origin_create('bdr_elsewhere')");
+$b->sql("SELECT pg_replication_origin_session_setup('bdr_elsewhere');
 	DELETE FROM t WHERE id IN (10, 11, 12); DELETE FROM fullrow; DELETE FROM u WHERE id = 10");
 $a->value_ok('SELECT count(*) FROM t WHERE id IN (10, 11, 12)', '3', 'the rows are missing on one node only');
 $a->sql("UPDATE t SET v = 'missing there' WHERE id = 10; DELETE FROM t WHERE id = 11; UPDATE t SET id = 5000 WHERE id = 12;
