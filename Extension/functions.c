@@ -12,6 +12,7 @@
 #include "storage/latch.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/pg_lsn.h"
 #include "utils/resowner.h"
 
@@ -287,6 +288,7 @@ bdr_internal_peer_call(PG_FUNCTION_ARGS)
 	BdrSqlResult *rows = NULL;
 	const char **arguments = NULL;
 	int			count = 0;
+	int			guc_level;
 
 	bdr_require_preload();
 	if (!PG_ARGISNULL(1))
@@ -299,7 +301,12 @@ bdr_internal_peer_call(PG_FUNCTION_ARGS)
 		for (int i = 0; i < count; i++)
 			arguments[i] = nulls[i] ? NULL : TextDatumGetCString(elements[i]);
 	}
+	/* the catalog's foreign keys cascade, whatever was set for the role that other nodes connect as */
+	guc_level = NewGUCNestLevel();
+	(void) set_config_option("session_replication_role", "origin", PGC_SUSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0,
+							 false);
 	ENGINE_CALL(bdr_engine_peer_call(TextArgument(fcinfo, 0), count, arguments, &rows));
+	AtEOXact_GUC(true, guc_level);
 	/* most of them change what the manager has to see to */
 	bdr_request_manager_at_commit();
 	return EngineRows(fcinfo, rows);
