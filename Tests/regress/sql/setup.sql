@@ -3,6 +3,27 @@
 SELECT format('host=%s dbname=node1 user=regress', current_setting('unix_socket_directories')) AS dsn1,
 	format('host=%s dbname=node2 user=regress', current_setting('unix_socket_directories')) AS dsn2 \gset
 
+-- Whatever waits for something that does not come fails instead of waiting for ever; workers are not concerned.
+ALTER DATABASE node1 SET statement_timeout = '60s';
+ALTER DATABASE node2 SET statement_timeout = '60s';
+SET statement_timeout = '60s';
+
+-- What can't be seen by waiting for a position is waited for with this one; the second node gets a copy.
+CREATE PROCEDURE wait_for(condition text) LANGUAGE plpgsql AS $$
+DECLARE
+	reached boolean;
+	deadline timestamptz := clock_timestamp() + interval '30 s';
+BEGIN
+	LOOP
+		EXECUTE 'SELECT ' || condition INTO reached;
+		EXIT WHEN reached;
+		IF clock_timestamp() > deadline THEN
+			RAISE 'waited for too long: %', condition;
+		END IF;
+		PERFORM pg_sleep(0.01);
+	END LOOP;
+END $$;
+
 -- What exists before there are nodes.
 CREATE SCHEMA "Own Schema";
 CREATE TYPE colour AS ENUM ('red', 'green', 'blue');
