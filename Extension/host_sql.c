@@ -66,13 +66,17 @@ bdr_host_sql(const char *sql, int32_t nargs, const char *const *args, BdrSqlResu
 	*result = NULL;
 	HOST_BEGIN();
 	{
-		Oid		   *types = palloc(sizeof(Oid) * (nargs + 1));
-		Datum	   *values = palloc(sizeof(Datum) * (nargs + 1));
-		char	   *nulls = palloc(nargs + 1);
+		Oid		   *types;
+		Datum	   *values;
+		char	   *nulls;
 		BdrSqlResult *volatile copy = NULL;
 		int			rc;
 
+		/* from here on memory is SPI's own, so that a caller that asks again and again in one statement holds nothing */
 		SPI_connect();
+		types = palloc(sizeof(Oid) * (nargs + 1));
+		values = palloc(sizeof(Datum) * (nargs + 1));
+		nulls = palloc(nargs + 1);
 		for (int i = 0; i < nargs; i++)
 		{
 			types[i] = TEXTOID;
