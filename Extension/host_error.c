@@ -17,6 +17,7 @@
 static MemoryContext stash_context = NULL;
 static ErrorData *pending_data = NULL;	/* NULL while pending means that even copying failed */
 static bool pending = false;
+static bool pending_is_new = false;	/* made in Swift: the server has not raised it yet */
 
 static MemoryContext
 StashContext(void)
@@ -48,6 +49,7 @@ bdr_stash_error(MemoryContext caller_context)
 	MemoryContextSwitchTo(context);
 	pending_data = CopyErrorData();
 	pending = true;
+	pending_is_new = false;
 	FlushErrorState();
 	MemoryContextSwitchTo(caller_context);
 }
@@ -83,6 +85,7 @@ bdr_host_error_set(const char *sqlstate, const char *message, const char *detail
 		return;
 	context = StashContext();
 	pending = true;
+	pending_is_new = true;
 	pending_data = NULL;
 	data = MemoryContextAllocExtended(context, sizeof(ErrorData), MCXT_ALLOC_NO_OOM | MCXT_ALLOC_ZERO);
 	if (data == NULL)
@@ -166,6 +169,9 @@ bdr_rethrow(void)
 		elog(ERROR, "the bdr engine reported a failure without an error");
 	if (data == NULL)
 		ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
+	/* whoever called (PL/pgSQL, SPI) has yet to add where it was; to an error of the server they have done so */
+	if (pending_is_new)
+		ThrowErrorData(data);
 	ReThrowError(data);
 }
 
