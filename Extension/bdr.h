@@ -139,6 +139,9 @@ extern void bdr_catalog_close(BdrCatalogScan *scan);
 struct pg_conn;
 extern struct pg_conn *bdr_conn_libpq(BdrConn *conn);
 
+/* host_xact.c */
+extern XLogRecPtr bdr_wal_end(void);
+
 /* host_executor.c: closes what the applying transaction opened; commit = false after an error */
 extern void bdr_executor_end_transaction(bool commit);
 

@@ -4,7 +4,6 @@
 #include "bdr.h"
 
 #include "access/xact.h"
-#include "access/xlog.h"
 #include "catalog/pg_type.h"
 #include "fmgr.h"
 #include "funcapi.h"
@@ -206,9 +205,8 @@ bdr_check_settings(PG_FUNCTION_ARGS)
 Datum
 bdr_wait_slot_confirm_lsn(PG_FUNCTION_ARGS)
 {
-	XLogRecPtr	target = PG_ARGISNULL(1) ? GetXLogInsertRecPtr() : PG_GETARG_LSN(1);
+	XLogRecPtr	target = PG_ARGISNULL(1) ? bdr_wal_end() : PG_GETARG_LSN(1);
 
-	/* positions beyond what is written would only be reached by writing */
 	ENGINE_CALL(bdr_engine_wait_slot_confirm(PG_ARGISNULL(0) ? NULL : TextArgument(fcinfo, 0), target));
 	PG_RETURN_VOID();
 }

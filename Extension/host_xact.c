@@ -6,6 +6,7 @@
 #include "access/commit_ts.h"
 #include "access/xact.h"
 #include "access/xlog.h"
+#include "access/xlog_internal.h"
 #include "access/xlogrecovery.h"
 #include "catalog/pg_control.h"
 #include "commands/dbcommands.h"
@@ -80,10 +81,34 @@ bdr_host_flushed_lsn(void)
 	return RecoveryInProgress() ? 0 : GetFlushRecPtr(NULL);
 }
 
-uint64_t
-bdr_host_inserted_lsn(void)
+/*
+ * The end of WAL, flushed: the position that whoever has received everything is going to confirm. The insert position is
+ * not always it: when a record ends with its page, the next one begins behind the header of a page that is not there yet.
+ * And what a transaction has written without committing nobody flushes soon, so it would not be sent.
+ */
+XLogRecPtr
+bdr_wal_end(void)
 {
-	return RecoveryInProgress() ? 0 : GetXLogInsertRecPtr();
+	XLogRecPtr	end;
+
+	if (RecoveryInProgress())
+		return GetXLogReplayRecPtr(NULL);
+	end = GetXLogInsertRecPtr();
+	if (XLogSegmentOffset(end, wal_segment_size) == SizeOfXLogLongPHD)
+		end -= SizeOfXLogLongPHD;
+	else if (end % XLOG_BLCKSZ == SizeOfXLogShortPHD)
+		end -= SizeOfXLogShortPHD;
+	XLogFlush(end);
+	return end;
+}
+
+int32_t
+bdr_host_wal_end(uint64_t *lsn)
+{
+	HOST_BEGIN();
+	*lsn = bdr_wal_end();
+	HOST_END();
+	return BDR_OK;
 }
 
 int32_t

@@ -67,7 +67,7 @@ bool bdr_host_in_xact(void);
 
 int64_t bdr_host_now(void);			  /* µs since 2000-01-01 UTC */
 uint64_t bdr_host_flushed_lsn(void);  /* local WAL flushed up to here */
-uint64_t bdr_host_inserted_lsn(void); /* local WAL inserted up to here */
+int32_t bdr_host_wal_end(uint64_t *lsn); /* end of the local WAL, made durable: what a peer is able to confirm */
 
 /* Replication origin of this session (apply worker). */
 int32_t bdr_host_origin_setup(const char *origin_name, uint64_t *remote_lsn);

@@ -102,7 +102,9 @@ enum PeerCall: String {
             return try Self.nothing()
         case .subscribe: return try Self.subscribe(argument(0), slot: argument(1))
         case .position:
-            return try SQL.query("SELECT pg_catalog.pg_current_wal_insert_lsn()")
+            var end: UInt64 = 0
+            try host(bdr_host_wal_end(&end))
+            return try SQL.query("SELECT $1::pg_catalog.pg_lsn", [LSN.text(end)])
         case .confirmed:
             return try SQL.query(
                 """
