@@ -74,12 +74,9 @@ public func bdrEngineLocalGroupSlotName(
     _ result: UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>?
 ) -> Int32 {
     entry {
+        // the view, as who may call this function may not read all of the catalog
         let rows = try SQL.query(
-            """
-            SELECT pg_catalog.current_database(), g.node_group_name FROM bdr.local_node l
-              JOIN bdr.node n ON n.node_id = l.node_id
-              JOIN bdr.node_group g ON g.node_group_id = n.node_group_id
-            """)
+            "SELECT pg_catalog.current_database(), node_group_name FROM bdr.local_node_summary")
         guard let database = rows[0, 0], let group = rows[0, 1] else {
             return try give(nil, result)
         }
