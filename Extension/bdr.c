@@ -22,6 +22,7 @@ PG_MODULE_MAGIC;
 int			bdr_min_worker_backoff_delay = 1000;
 int			bdr_max_worker_backoff_delay = 60000;
 int			bdr_synchronous_commit = SYNCHRONOUS_COMMIT_OFF;
+int			bdr_max_sync_workers = 4;
 int			bdr_decoding_work_mem = 262144;
 int			bdr_max_databases = 64;
 bool		bdr_accept_connections = true;
@@ -130,6 +131,14 @@ DefineSettings(void)
 							PGC_SUSET,
 							GUC_UNIT_KB,
 							CheckDecodingWorkMem, NULL, NULL);
+	DefineCustomIntVariable("bdr.max_sync_workers",
+							"Sets how many tables, or pieces of large ones, a join copies at the same time.",
+							"Each takes a connection to the join target and one to this node.",
+							&bdr_max_sync_workers,
+							4, 1, 64,
+							PGC_SUSET,
+							0,
+							NULL, NULL, NULL);
 	DefineCustomBoolVariable("bdr.internal_session",
 							 "Marks a session of bdr itself, which may write while its node is still joining.",
 							 NULL,

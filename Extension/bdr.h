@@ -78,6 +78,7 @@ extern int	bdr_min_worker_backoff_delay;
 extern int	bdr_max_worker_backoff_delay;
 extern int	bdr_synchronous_commit;
 extern int	bdr_decoding_work_mem;
+extern int	bdr_max_sync_workers;
 extern int	bdr_max_databases;
 extern bool bdr_accept_connections;
 extern bool bdr_internal_session;

@@ -3,12 +3,16 @@
  */
 #include "bdr.h"
 
+#include <poll.h>
+
 #include "libpq-fe.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/fd.h"
+#include "storage/ipc.h"
 #include "storage/latch.h"
+#include "storage/pmsignal.h"
 #include "utils/memutils.h"
 #include "utils/wait_event.h"
 
@@ -440,104 +444,273 @@ BeginCopy(BdrConn *conn, const char *sql, ExecStatusType wanted)
 	return good;
 }
 
+/* ---- copying ---------------------------------------------------------------------------------------------------- */
+
+/* Rows are passed on in pieces of this size: a message and a system call each would cost more than the rows. */
+#define COPY_BUFFER (64 * 1024)
+
+/* How long poll() may sleep while the latch is not looked at, ms. */
+#define COPY_POLL 100
+
+struct BdrCopy
+{
+	BdrConn    *from;
+	BdrConn    *to;
+	char	   *buffer;
+	size_t		used;
+	bool		unsent;			/* libpq holds data for `to` that the socket did not take */
+	bool		source_done;
+	uint64_t	rows;
+	uint64_t	bytes;
+};
+
 int32_t
-bdr_host_conn_copy(BdrConn *from, const char *copy_out, BdrConn *to, const char *copy_in, uint64_t *rows,
-				   uint64_t *bytes, BdrConn **failed)
+bdr_host_copy_begin(BdrConn *from, const char *copy_out, BdrConn *to, const char *copy_in, BdrCopy **copy,
+					BdrConn **failed)
 {
 	BdrConn    *volatile culprit = NULL;
 
-	*rows = 0;
-	*bytes = 0;
+	*copy = NULL;
 	*failed = NULL;
 	HOST_BEGIN();
 	{
-		char	   *volatile buffer = NULL;
+		BdrCopy    *c = calloc(1, sizeof(BdrCopy));
 
+		*copy = c;
+		if (c == NULL || (c->buffer = malloc(COPY_BUFFER)) == NULL)
+			ereport(ERROR, (errcode(ERRCODE_OUT_OF_MEMORY), errmsg("out of memory")));
+		c->from = from;
+		c->to = to;
 		if (!BeginCopy(from, copy_out, PGRES_COPY_OUT))
 			culprit = from;
 		else if (!BeginCopy(to, copy_in, PGRES_COPY_IN))
 			culprit = to;
 		else
-		{
-			BdrSqlResult *result = NULL;
-			int			n = 0;
-
 			PQsetnonblocking(to->conn, 1);
-			PG_TRY();
-			{
-				while (culprit == NULL)
-				{
-					char	   *data = NULL;
+		*failed = culprit;
+	}
+	HOST_END();
+	return culprit ? BDR_REMOTE_ERROR : BDR_OK;
+}
 
-					n = PQgetCopyData(from->conn, &data, 1);
-					buffer = data;
-					if (n > 0)
-					{
-						int			queued;
-						int			unsent;
+void
+bdr_host_copy_free(BdrCopy *copy)
+{
+	if (copy == NULL)
+		return;
+	free(copy->buffer);
+	free(copy);
+}
 
-						*bytes += (uint64_t) n;
-						while ((queued = PQputCopyData(to->conn, data, n)) == 0)
-							(void) WaitSocket(to->conn, WL_SOCKET_WRITEABLE, 0);
-						/* all of it goes out before more is read: memory stays at one message */
-						while (queued > 0 && (unsent = PQflush(to->conn)) != 0)
-						{
-							if (unsent < 0 || PQconsumeInput(to->conn) == 0)
-							{
-								queued = -1;
-								break;
-							}
-							(void) WaitSocket(to->conn, WL_SOCKET_READABLE | WL_SOCKET_WRITEABLE, 0);
-						}
-						if (queued < 0 || PQstatus(to->conn) != CONNECTION_OK)
-						{
-							SetFailure(to, NULL);
-							culprit = to;
-						}
-						PQfreemem(data);
-						buffer = NULL;
-					}
-					else if (n == 0)
-					{
-						(void) WaitSocket(from->conn, WL_SOCKET_READABLE, 0);
-						if (PQconsumeInput(from->conn) == 0)
-						{
-							SetFailure(from, NULL);
-							culprit = from;
-						}
-					}
-					else
-						break;
-				}
-				if (culprit == NULL)
-				{
-					if (DrainResults(from, &result) != BDR_OK)
-						culprit = from;
-					bdr_host_sql_free(result);
-					result = NULL;
-				}
-				/* an unfinished source must never look like the end of the data */
-				while (PQputCopyEnd(to->conn, culprit == NULL ? NULL : "the source of the copy failed") == 0)
-					(void) WaitSocket(to->conn, WL_SOCKET_WRITEABLE, 0);
-				PQsetnonblocking(to->conn, 0);
-				if (DrainResults(to, &result) != BDR_OK)
-				{
-					/* when the source failed first, that is the reason to show */
-					if (culprit == NULL)
-						culprit = to;
-				}
-				else if (culprit == NULL && result != NULL)
-					*rows = bdr_host_sql_processed(result);
-				bdr_host_sql_free(result);
-			}
-			PG_CATCH();
-			{
-				if (buffer)
-					PQfreemem(buffer);
-				PG_RE_THROW();
-			}
-			PG_END_TRY();
+void
+bdr_host_copy_progress(const BdrCopy *copy, uint64_t *rows, uint64_t *bytes)
+{
+	*rows = copy ? copy->rows : 0;
+	*bytes = copy ? copy->bytes : 0;
+}
+
+/* Hands what was collected to libpq and as much as possible to the socket. */
+static bool
+SendCollected(BdrCopy *copy)
+{
+	if (copy->used > 0)
+	{
+		int			queued = PQputCopyData(copy->to->conn, copy->buffer, (int) copy->used);
+
+		if (queued == 0)
+		{
+			copy->unsent = true;
+			return true;
 		}
+		copy->used = 0;
+		if (queued < 0)
+			return false;
+	}
+	switch (PQflush(copy->to->conn))
+	{
+		case 0:
+			copy->unsent = false;
+			return true;
+		case 1:
+			copy->unsent = true;
+			return true;
+		default:
+			return false;
+	}
+}
+
+/* Moves what can be moved without waiting. NULL, or the connection that failed. */
+static BdrConn *
+MoveData(BdrCopy *copy)
+{
+	if (copy->unsent)
+	{
+		/* the target may have something to say before it takes more */
+		if (PQconsumeInput(copy->to->conn) == 0 || !SendCollected(copy))
+		{
+			SetFailure(copy->to, NULL);
+			return copy->to;
+		}
+		if (copy->unsent)
+			return NULL;
+	}
+	if (PQconsumeInput(copy->from->conn) == 0)
+	{
+		SetFailure(copy->from, NULL);
+		return copy->from;
+	}
+	for (;;)
+	{
+		char	   *data = NULL;
+		int			n = PQgetCopyData(copy->from->conn, &data, 1);
+		bool		good = true;
+
+		if (n > 0)
+		{
+			copy->rows++;
+			copy->bytes += (uint64_t) n;
+			if (copy->used + (size_t) n > COPY_BUFFER)
+				good = SendCollected(copy);
+			if (good && !copy->unsent && n <= COPY_BUFFER)
+			{
+				memcpy(copy->buffer + copy->used, data, (size_t) n);
+				copy->used += (size_t) n;
+			}
+			else if (good)
+			{
+				/* a large row, or one that has no room: libpq keeps it, and nothing more is read until it is gone */
+				if (copy->used > 0)
+				{
+					int			queued;
+
+					while ((queued = PQputCopyData(copy->to->conn, copy->buffer, (int) copy->used)) == 0)
+						(void) WaitSocket(copy->to->conn, WL_SOCKET_WRITEABLE, 0);
+					copy->used = 0;
+					good = queued > 0;
+				}
+				if (good)
+				{
+					int			queued;
+
+					while ((queued = PQputCopyData(copy->to->conn, data, n)) == 0)
+						(void) WaitSocket(copy->to->conn, WL_SOCKET_WRITEABLE, 0);
+					good = queued > 0 && SendCollected(copy);
+				}
+			}
+			PQfreemem(data);
+			if (!good)
+			{
+				SetFailure(copy->to, NULL);
+				return copy->to;
+			}
+			if (copy->unsent)
+				return NULL;
+		}
+		else if (n == 0)
+		{
+			if (!SendCollected(copy))
+			{
+				SetFailure(copy->to, NULL);
+				return copy->to;
+			}
+			return NULL;
+		}
+		else
+		{
+			copy->source_done = true;
+			return NULL;
+		}
+	}
+}
+
+/* After the last row: waits until the target has stored everything. NULL, or the connection that failed. */
+static BdrConn *
+FinishCopy(BdrCopy *copy)
+{
+	BdrSqlResult *result = NULL;
+	BdrConn    *culprit = NULL;
+
+	if (DrainResults(copy->from, &result) != BDR_OK)
+		culprit = copy->from;
+	bdr_host_sql_free(result);
+	result = NULL;
+	while (copy->used > 0 || copy->unsent)
+	{
+		if (!SendCollected(copy))
+		{
+			SetFailure(copy->to, NULL);
+			return copy->to;
+		}
+		if (copy->used > 0 || copy->unsent)
+		{
+			(void) WaitSocket(copy->to->conn, WL_SOCKET_READABLE | WL_SOCKET_WRITEABLE, 0);
+			(void) PQconsumeInput(copy->to->conn);
+		}
+	}
+	/* an unfinished source must never look like the end of the data */
+	while (PQputCopyEnd(copy->to->conn, culprit == NULL ? NULL : "the source of the copy failed") == 0)
+		(void) WaitSocket(copy->to->conn, WL_SOCKET_WRITEABLE, 0);
+	PQsetnonblocking(copy->to->conn, 0);
+	if (DrainResults(copy->to, &result) != BDR_OK)
+	{
+		/* when the source failed first, that is the reason to show */
+		if (culprit == NULL)
+			culprit = copy->to;
+	}
+	else if (culprit == NULL && result != NULL)
+		copy->rows = bdr_host_sql_processed(result);
+	bdr_host_sql_free(result);
+	return culprit;
+}
+
+int32_t
+bdr_host_copy_pump(BdrCopy *const *copies, int32_t n, int32_t timeout_ms, int32_t *finished, BdrConn **failed)
+{
+	BdrConn    *volatile culprit = NULL;
+
+	*finished = -1;
+	*failed = NULL;
+	HOST_BEGIN();
+	{
+		TimestampTz deadline = GetCurrentTimestamp() + (TimestampTz) timeout_ms * 1000;
+		struct pollfd *sockets = palloc0(sizeof(struct pollfd) * Max(n, 1));
+
+		for (;;)
+		{
+			long		left;
+
+			for (int i = 0; i < n; i++)
+			{
+				BdrCopy    *copy = copies[i];
+
+				/* one whose socket is not ready is left alone: looking costs a system call */
+				if (sockets[i].fd != 0 && sockets[i].revents == 0)
+					continue;
+				culprit = MoveData(copy);
+				if (culprit == NULL && copy->source_done)
+					culprit = FinishCopy(copy);
+				if (culprit != NULL || copy->source_done)
+				{
+					*finished = i;
+					break;
+				}
+				sockets[i].fd = PQsocket(copy->unsent ? copy->to->conn : copy->from->conn);
+				sockets[i].events = copy->unsent ? POLLIN | POLLOUT : POLLIN;
+				sockets[i].revents = 0;
+			}
+			if (*finished >= 0 || n == 0)
+				break;
+			left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
+			if (left <= 0)
+				break;
+			if (poll(sockets, (nfds_t) n, (int) Min(left, COPY_POLL)) < 0 && errno != EINTR)
+				ereport(ERROR, (errcode_for_socket_access(), errmsg("poll() failed: %m")));
+			if (!PostmasterIsAlive())
+				proc_exit(1);
+			ResetLatch(MyLatch);
+			bdr_process_interrupts();
+		}
+		pfree(sockets);
 		*failed = culprit;
 	}
 	HOST_END();

@@ -137,6 +137,15 @@ bdr_host_origin_setup(const char *origin_name, uint64_t *remote_lsn)
 }
 
 int32_t
+bdr_host_origin_drop(const char *origin_name)
+{
+	HOST_BEGIN();
+	replorigin_drop_by_name(origin_name, true, false);
+	HOST_END();
+	return BDR_OK;
+}
+
+int32_t
 bdr_host_apply_begin(uint64_t remote_lsn, int64_t commit_time)
 {
 	HOST_BEGIN();

@@ -228,9 +228,15 @@ CREATE TABLE bdr.join_table (
 	table_name text PRIMARY KEY,
 	rows_copied bigint NOT NULL DEFAULT 0,
 	bytes_copied bigint NOT NULL DEFAULT 0,
-	copied bool NOT NULL DEFAULT false
+	copied bool NOT NULL DEFAULT false,
+	rows_estimated bigint,
+	size_on_target bigint,
+	started_time timestamptz,
+	finished_time timestamptz
 );
 COMMENT ON TABLE bdr.join_table IS 'tables that a join copies';
+COMMENT ON COLUMN bdr.join_table.rows_estimated IS 'by the statistics of the join target; null when it has none';
+COMMENT ON COLUMN bdr.join_table.size_on_target IS 'bytes of the table and its TOAST there';
 
 CREATE TABLE bdr.join_progress_line (
 	line_number int PRIMARY KEY,
@@ -567,6 +573,21 @@ SELECT j.step, bdr.internal_mask_dsn(j.target_dsn) AS join_target_connstr, j.tar
 FROM bdr.join_state j;
 COMMENT ON VIEW bdr.join_progress IS 'how far the local node has come in joining its group';
 
+CREATE VIEW bdr.join_table_progress AS
+SELECT t.table_name,
+	CASE WHEN t.started_time IS NULL THEN 'waiting' WHEN NOT t.copied THEN 'copying'
+		 WHEN j.step IN ('copy_data', 'copy_indexes') AND j.synchronize_structure <> 'none' THEN 'indexes'
+		 ELSE 'done' END AS phase,
+	t.rows_copied, t.rows_estimated, t.bytes_copied, t.size_on_target,
+	CASE WHEN t.copied THEN 100
+		 WHEN t.rows_estimated > 0 THEN LEAST(99, t.rows_copied * 100 / t.rows_estimated)::int
+		 WHEN t.size_on_target > 0 THEN LEAST(99, t.bytes_copied * 100 / t.size_on_target)::int
+		 ELSE 0 END AS percent,
+	t.started_time, t.finished_time
+FROM bdr.join_table t
+	CROSS JOIN bdr.join_state j;
+COMMENT ON VIEW bdr.join_table_progress IS 'how far the copy of each table has come; indexes: waits for them, or has them created now';
+
 -- ---------------------------------------------------------------------------------------------------------------------
 -- Rights
 -- ---------------------------------------------------------------------------------------------------------------------
@@ -581,7 +602,7 @@ REVOKE ALL ON FUNCTION bdr.boundary_test(text, bigint) FROM bdr_superuser;
 
 GRANT SELECT ON bdr.local_node_summary, bdr.node, bdr.node_group, bdr.node_local_info, bdr.node_peer_progress,
 	bdr.node_slots, bdr.node_summary, bdr.state_journal_details, bdr.stat_subscription, bdr.subscription,
-	bdr.subscription_summary, bdr.worker_errors, bdr.workers, bdr.join_progress, bdr.part_progress,
+	bdr.subscription_summary, bdr.worker_errors, bdr.workers, bdr.join_progress, bdr.join_table_progress, bdr.part_progress,
 	bdr.node_replication_rates TO bdr_read_all_stats;
 GRANT EXECUTE ON FUNCTION bdr.bdr_edition(), bdr.bdr_version(), bdr.bdr_version_num(), bdr.peer_state_name(oid),
 	bdr.show_subscription_status(), bdr.show_workers(), bdr.internal_mask_dsn(text),

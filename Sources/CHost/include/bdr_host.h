@@ -72,6 +72,9 @@ int32_t bdr_host_wal_end(uint64_t *lsn); /* end of the local WAL, made durable: 
 /* Replication origin of this session (apply worker). */
 int32_t bdr_host_origin_setup(const char *origin_name, uint64_t *remote_lsn);
 
+/* Removes an origin if it exists, after the session that uses it has let go of it. Inside a transaction. */
+int32_t bdr_host_origin_drop(const char *origin_name);
+
 /* Apply transactions. begin: starts a local transaction for a remote one. commit: commits it with the remote end LSN and
  * commit time in its commit record; *local_end is the end of the local commit record, 0 when nothing was written (then
  * the progress of the origin was still made durable as far as PostgreSQL can without a commit record: not at all). */
@@ -108,10 +111,16 @@ enum { BDR_RECV_NONE = 0, BDR_RECV_DATA = 1, BDR_RECV_END = 2, BDR_RECV_FAILED =
 int32_t bdr_host_conn_receive(BdrConn *conn, const uint8_t **data, size_t *length);
 /* Sends one CopyData and flushes it; BDR_OK or BDR_REMOTE_ERROR. */
 int32_t bdr_host_conn_send(BdrConn *conn, const uint8_t *data, size_t length);
-/* Pumps a COPY from one connection into another: `copy_out` runs COPY … TO STDOUT on `from`, `copy_in` COPY … FROM STDIN
- * on `to`. BDR_OK, or BDR_REMOTE_ERROR with *failed naming the connection that failed. */
-int32_t bdr_host_conn_copy(BdrConn *from, const char *copy_out, BdrConn *to, const char *copy_in, uint64_t *rows,
-						   uint64_t *bytes, BdrConn **failed);
+/* Copies between connections, several at once. begin: runs COPY … TO STDOUT on `from` and COPY … FROM STDIN on `to`. pump:
+ * moves data of all n copies until one has ended (*finished is its number) or the timeout (ms) has passed (*finished is
+ * -1); BDR_REMOTE_ERROR when it ended with a failure of connection *failed. free closes no connection. */
+typedef struct BdrCopy BdrCopy;
+int32_t bdr_host_copy_begin(BdrConn *from, const char *copy_out, BdrConn *to, const char *copy_in, BdrCopy **copy,
+							BdrConn **failed);
+int32_t bdr_host_copy_pump(BdrCopy *const *copies, int32_t n, int32_t timeout_ms, int32_t *finished, BdrConn **failed);
+/* Rows and bytes moved so far; after the end, rows that the target has stored. */
+void bdr_host_copy_progress(const BdrCopy *copy, uint64_t *rows, uint64_t *bytes);
+void bdr_host_copy_free(BdrCopy *copy);
 /* Quotes; returns memory of the current memory context, or NULL with a pending error. */
 const char *bdr_host_quote_identifier(const char *name);
 const char *bdr_host_quote_literal(const char *text);

@@ -141,20 +141,4 @@ final class Connection {
             throw self.lastError
         }
     }
-
-    /// Pumps a COPY from this connection into another one.
-    /// - Parameters:
-    ///   - copyOut: COPY ... TO STDOUT, run here.
-    ///   - target: where `copyIn`, COPY ... FROM STDIN, is run.
-    /// - Returns: rows that the target has stored, and bytes that were moved.
-    /// - Throws: `RemoteError` of the side that failed.
-    func copy(_ copyOut: String, into target: Connection, _ copyIn: String) throws -> (rows: UInt64, bytes: UInt64) {
-        var rows: UInt64 = 0
-        var bytes: UInt64 = 0
-        var failed: OpaquePointer?
-        if try host(bdr_host_conn_copy(self.handle, copyOut, target.handle, copyIn, &rows, &bytes, &failed)) != BDR_OK {
-            throw failed == target.handle ? target.lastError : self.lastError
-        }
-        return (rows, bytes)
-    }
 }

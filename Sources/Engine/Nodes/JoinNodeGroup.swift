@@ -199,7 +199,7 @@ struct JoinPreflight {
 
     /// What is copied has a place to go, and nothing is there yet.
     private func checkTables(_ target: Connection) throws {
-        for table in try SnapshotCopy.tables(of: target, partitions: false) {
+        for table in try CopiedTable.list(of: target, partitions: false) {
             do {
                 let here = try self.loop.query("SELECT \(table.columns) FROM \(table.name) LIMIT 1")
                 guard here.count == 0 else {

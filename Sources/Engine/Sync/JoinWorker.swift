@@ -493,7 +493,7 @@ final class JoinWorker {
         let origin = try self.require(self.record.origin, "origin")
         try PeerCall.dropSlot.ask(self.target(), [slot])
         try self.note("waiting for the transactions that run on the join target, to create slot \"\(slot)\" there")
-        let copy = try SnapshotCopy(target: self.record.targetDSN, slot: slot, origin: origin)
+        let copy = try SnapshotCopy(target: self.record.targetDSN, slot: slot)
         try self.update { $0.remoteLSN = copy.lsn }
         try Transaction.run { try NodeCatalog.createOrigin(origin) }
         self.copy = copy
@@ -519,26 +519,12 @@ final class JoinWorker {
             }
             try self.set("position", position, of: peer)
         }
-        try self.snapshot().copyData(local: self.node.dsn, partitions: self.record.copiesStructure) { progress in
-            try Transaction.run {
-                try SQL.query(
-                    """
-                    UPDATE bdr.join_state SET tables_total = $1::pg_catalog.int4, tables_done = $2::pg_catalog.int4,
-                           rows_copied = $3::pg_catalog.int8, bytes_copied = $4::pg_catalog.int8
-                    """,
-                    [String(progress.tables), String(progress.done), String(progress.rows), String(progress.bytes)])
-                try JoinRecord.note(progress.line)
-                if let table = progress.table {
-                    try SQL.query(
-                        """
-                        INSERT INTO bdr.join_table (table_name, rows_copied, bytes_copied, copied)
-                        VALUES ($1, $2::pg_catalog.int8, $3::pg_catalog.int8, $4::pg_catalog.bool)
-                        ON CONFLICT (table_name) DO UPDATE SET rows_copied = EXCLUDED.rows_copied,
-                               bytes_copied = EXCLUDED.bytes_copied, copied = EXCLUDED.copied
-                        """,
-                        [table.name, String(table.rows), String(table.bytes), table.isCopied ? "t" : "f"])
-                }
-            }
+        var report = CopyReport()
+        let workers = Int(bdr_host_setting_int("bdr.max_sync_workers", 4))
+        try self.snapshot().copyData(
+            local: self.node.dsn, partitions: self.record.copiesStructure, workers: workers
+        ) { tables, progress in
+            try Transaction.run { try report.store(tables, progress) }
         }
     }
 
@@ -766,6 +752,7 @@ final class JoinWorker {
                 try Transaction.run { try NodeCatalog.dropOrigin(origin) }
             }
         case .copiedObjects:
+            try CopyOrigins.remove()
             if self.record.copiesStructure {
                 try CopiedObjects.remove(self.local(writes: true), keptExtensions: self.record.keptExtensions)
             } else {

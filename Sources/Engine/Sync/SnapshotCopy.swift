@@ -4,28 +4,18 @@
 internal import CHost
 internal import Membership
 
-struct CopyProgress {
-    var tables: Int
-    var done: Int
-    var rows: UInt64
-    var bytes: UInt64
-    var line: String
-    /// The table that begins or has ended.
-    var table: (name: String, rows: UInt64, bytes: UInt64, isCopied: Bool)?
-}
-
 final class SnapshotCopy {
     /// Holds the snapshot; no command may be given on it any more.
     private let holder: Connection
     private let reader: Connection
     private let snapshot: String
-    private let origin: String
+    private let target: String
     /// The slot's start.
     let lsn: String
 
     /// Creates the slot on the target and imports its snapshot into a second session.
-    init(target: String, slot: String, origin: String) throws {
-        self.origin = origin
+    init(target: String, slot: String) throws {
+        self.target = target
         self.holder = try Session.open(dsn: target, "the join target", replication: true)
         self.reader = try Session.open(dsn: target, "the join target")
         do {
@@ -35,11 +25,15 @@ final class SnapshotCopy {
             }
             self.lsn = lsn
             self.snapshot = snapshot
-            try self.reader.query("BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            try self.reader.query("SET TRANSACTION SNAPSHOT \(try SQL.quoteLiteral(snapshot))")
+            try self.importSnapshot(self.reader)
         } catch let error as RemoteError {
             throw error.asError("the replication slot could not be created on the join target")
         }
+    }
+
+    private func importSnapshot(_ session: Connection) throws {
+        try session.query("BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        try session.query("SET TRANSACTION SNAPSHOT \(try SQL.quoteLiteral(self.snapshot))")
     }
 
     /// Up to where the snapshot contains the changes of the other members, by node id.
@@ -117,100 +111,45 @@ final class SnapshotCopy {
     /// The commit time of copied rows: older than any change. Not the server's epoch itself, which it takes for "not set".
     private static let copyTime = "2000-01-01 00:00:01+00"
 
-    /// A table to copy; names are quoted.
-    struct Table {
-        /// With its schema.
-        var name: String
-        /// Those that hold data, separated by commas.
-        var columns: String
-        var binary: Bool
-        /// Its rows lie in partitions.
-        var isPartitioned: Bool
-
-        /// What COPY ... TO reads.
-        var source: String {
-            if self.isPartitioned {
-                return "(SELECT \(self.columns) FROM \(self.name))"
-            }
-            return self.target
-        }
-
-        /// What COPY ... FROM writes.
-        var target: String {
-            self.columns.isEmpty ? self.name : "\(self.name) (\(self.columns))"
-        }
-    }
-
-    /// Ordinary tables that are not part of an extension, with the columns that hold data.
-    /// - Parameter partitions: those of partitioned tables, one by one; else partitioned tables as a whole, which may be
-    ///   partitioned otherwise here.
-    static func tables(of target: Connection, partitions: Bool) throws -> [Table] {
-        let rows = try target.query(
-            """
-            SELECT pg_catalog.quote_ident(n.nspname), pg_catalog.quote_ident(c.relname),
-                   pg_catalog.string_agg(pg_catalog.quote_ident(a.attname), ', ' ORDER BY a.attnum),
-                   COALESCE(pg_catalog.bool_and(
-                       t.oid < 16384 AND t.typsend <> 0 AND t.typreceive <> 0 AND t.typtype IN ('b', 'r', 'm')
-                       AND t.oid::pg_catalog.regtype::pg_catalog.text !~ '^(pg_catalog[.])?reg|^aclitem|^record'), true),
-                   c.relkind = 'p' AND pg_catalog.count(a.attnum) > 0
-              FROM pg_catalog.pg_class c
-              JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-              LEFT JOIN pg_catalog.pg_attribute a
-                ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
-              LEFT JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
-             WHERE \(partitions ? "c.relkind = 'r'" : "c.relkind IN ('r', 'p') AND NOT c.relispartition")
-               AND c.relpersistence IN ('p', 'u')
-               AND n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'bdr')
-               AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
-                                WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid
-                                  AND d.deptype = 'e')
-             GROUP BY c.oid, n.nspname, c.relname
-             ORDER BY pg_catalog.pg_table_size(c.oid) DESC, c.oid
-            """)
-        return (0..<rows.count).map { row in
-            Table(
-                name: "\(rows[row, 0] ?? "").\(rows[row, 1] ?? "")", columns: rows[row, 2] ?? "",
-                binary: rows[row, 3] == "t", isPartitioned: rows[row, 4] == "t")
-        }
-    }
-
     /// Copies all rows, as changes of the target with the oldest possible commit time: whatever either node writes from now
     /// on is newer. Then the values of sequences.
-    /// - Parameter partitions: as for `tables`.
-    func copyData(local: String, partitions: Bool, _ report: (CopyProgress) throws -> Void) throws {
-        let writer = try Session.open(dsn: local, "this node with its own local_dsn", writes: true)
+    /// - Parameters:
+    ///   - partitions: as for `CopiedTable.list`.
+    ///   - workers: tables, or pieces of them, that are copied at the same time.
+    ///   - report: gets the tables and how far each is.
+    func copyData(
+        local: String, partitions: Bool, workers: Int, _ report: ([CopiedTable], [TableProgress]) throws -> Void
+    ) throws {
         do {
-            try writer.query("SET session_replication_role = replica")
-            try writer.query(
-                "SELECT pg_catalog.pg_replication_origin_session_setup(\(try SQL.quoteLiteral(self.origin)))")
-            let tables = try Self.tables(of: self.reader, partitions: partitions)
-            var progress = CopyProgress(
-                tables: tables.count, done: 0, rows: 0, bytes: 0, line: "copying \(tables.count) tables", table: nil)
-            try report(progress)
-            for table in tables {
-                let name = table.name
-                progress.line = "copying \(name)"
-                progress.table = (name, 0, 0, false)
-                try report(progress)
-                let format = table.binary ? "binary" : "text"
-                try writer.query("BEGIN")
-                try writer.query(
-                    """
+            let tables = try CopiedTable.list(of: self.reader, partitions: partitions)
+            try report(tables, tables.map { _ in TableProgress() })
+            try CopyOrigins.remove()
+            let copy = TableCopy(
+                tables: tables,
+                openReader: {
+                    let reader = try Session.open(dsn: self.target, "the join target")
+                    try self.importSnapshot(reader)
+                    return reader
+                },
+                openWriter: { number in
+                    let origin = CopyOrigins.name(number)
+                    try Transaction.run { try NodeCatalog.createOrigin(origin) }
+                    let writer = try Session.open(dsn: local, "this node with its own local_dsn", writes: true)
+                    try writer.query("SET session_replication_role = replica")
+                    // the step is stored after all of it, and that is waited for
+                    try writer.query("SET synchronous_commit = off")
+                    try writer.query(
+                        "SELECT pg_catalog.pg_replication_origin_session_setup(\(try SQL.quoteLiteral(origin)))")
+                    return writer
+                },
+                begin: """
                     SELECT pg_catalog.pg_replication_origin_xact_setup(\(try SQL.quoteLiteral(self.lsn)),
                                                                        '\(Self.copyTime)')
-                    """)
-                let (rows, bytes) = try self.reader.copy(
-                    "COPY \(table.source) TO STDOUT (FORMAT \(format))", into: writer,
-                    "COPY \(table.target) FROM STDIN (FORMAT \(format))")
-                try writer.query("COMMIT")
-                progress.done += 1
-                progress.rows &+= rows
-                progress.bytes &+= bytes
-                progress.line = "copied \(name): \(rows) rows (\(progress.done) of \(progress.tables) tables)"
-                progress.table = (name, rows, bytes, true)
-                try report(progress)
-            }
-            try self.copySequences(to: writer)
+                    """,
+                workers: workers)
+            try copy.run(reader: self.reader) { try report(tables, $0) }
+            try self.copySequences(to: Session.open(dsn: local, "this node with its own local_dsn", writes: true))
+            try CopyOrigins.remove()
         } catch let error as RemoteError {
             throw error.asError("the data could not be copied")
         }
@@ -239,6 +178,30 @@ final class SnapshotCopy {
             try writer.query(
                 "SELECT pg_catalog.setval(\(try SQL.quoteLiteral(name)), $1::pg_catalog.int8, $2::pg_catalog.bool)",
                 [last, called])
+        }
+    }
+}
+
+/// Replication origins of the sessions that write copied rows: each needs one of its own to set the commit time. They exist
+/// only during the copy.
+enum CopyOrigins {
+    private static var prefix: String { "bdr_copy_\(bdr_host_database_oid())_" }
+
+    static func name(_ number: Int) -> String {
+        self.prefix + String(number)
+    }
+
+    /// Removes those of this database; waits for sessions that still hold one and are about to end.
+    static func remove() throws {
+        try Transaction.run {
+            let names = try SQL.query(
+                "SELECT roname FROM pg_catalog.pg_replication_origin WHERE pg_catalog.starts_with(roname, $1)",
+                [self.prefix])
+            for row in 0..<names.count {
+                if let name = names[row, 0] {
+                    try host(bdr_host_origin_drop(name))
+                }
+            }
         }
     }
 }
