@@ -22,6 +22,8 @@ PG_MODULE_MAGIC;
 int			bdr_min_worker_backoff_delay = 1000;
 int			bdr_max_worker_backoff_delay = 60000;
 int			bdr_synchronous_commit = SYNCHRONOUS_COMMIT_OFF;
+int			bdr_replay_progress_frequency = 60000;
+int			bdr_group_slot_keep_size = 10240;
 int			bdr_max_sync_workers = 4;
 int			bdr_decoding_work_mem = 262144;
 int			bdr_max_databases = 64;
@@ -131,6 +133,23 @@ DefineSettings(void)
 							PGC_SUSET,
 							GUC_UNIT_KB,
 							CheckDecodingWorkMem, NULL, NULL);
+	DefineCustomIntVariable("bdr.replay_progress_frequency",
+							"Sets how often this node tells the others how far it has applied their changes.",
+							"In groups of three and more nodes; by what they are told they know how much WAL the group slot has to "
+							"keep.",
+							&bdr_replay_progress_frequency,
+							60000, 100, INT_MAX,
+							PGC_SIGHUP,
+							GUC_UNIT_MS,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("bdr.group_slot_keep_size",
+							"Sets how much WAL the group slot may keep for peers that are behind.",
+							"A peer that needs more can't be completed by this node when another node dies. -1 means no limit.",
+							&bdr_group_slot_keep_size,
+							10240, -1, MAX_KILOBYTES,
+							PGC_SIGHUP,
+							GUC_UNIT_MB,
+							NULL, NULL, NULL);
 	DefineCustomIntVariable("bdr.max_sync_workers",
 							"Sets how many tables, or pieces of large ones, a join copies at the same time.",
 							"Each takes a connection to the join target and one to this node.",

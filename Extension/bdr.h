@@ -79,6 +79,8 @@ extern int	bdr_max_worker_backoff_delay;
 extern int	bdr_synchronous_commit;
 extern int	bdr_decoding_work_mem;
 extern int	bdr_max_sync_workers;
+extern int	bdr_replay_progress_frequency;
+extern int	bdr_group_slot_keep_size;
 extern int	bdr_max_databases;
 extern bool bdr_accept_connections;
 extern bool bdr_internal_session;

@@ -16,11 +16,11 @@ extern int32_t bdr_engine_output_startup(const BdrOption *options, int32_t nopti
 										 void **encoder);
 extern void bdr_engine_output_free(void *encoder);
 /* True when changes that were first committed elsewhere (origin != 0) are wanted; read once after startup. */
-extern bool bdr_engine_output_wants_forwarded(void *encoder);
-/* origin_name: the replication origin a forwarded transaction was applied under, NULL for one of this node; origin_lsn:
- * its commit LSN there. */
+/* The only origin whose transactions are wanted, 0: those of this node. */
+extern uint16_t bdr_engine_output_forward_origin(void *encoder);
+/* origin_lsn: of a forwarded transaction, where it ends in its origin's WAL. */
 extern int32_t bdr_engine_output_begin(void *encoder, uint32_t xid, uint64_t commit_lsn, int64_t commit_time,
-									   const char *origin_name, uint64_t origin_lsn);
+									   uint64_t origin_lsn);
 /* relation: a new number > 0; replaces: the number under which this relation was described before, 0 for none. */
 extern int32_t bdr_engine_output_relation(void *encoder, int32_t relation, int32_t replaces,
 										  const BdrRelationDesc *description);
@@ -42,6 +42,8 @@ extern int32_t bdr_engine_manager_main(void);
 extern int32_t bdr_engine_manager_leftovers(void);
 extern int32_t bdr_engine_apply_main(uint32_t peer);
 extern int32_t bdr_engine_join_main(void);
+extern int32_t bdr_engine_group_main(void);
+extern int32_t bdr_engine_recover_main(uint32_t peer);
 
 /* Records an error of a worker that has ended its transaction (own transaction inside). */
 extern int32_t bdr_engine_record_worker_error(int32_t role, uint32_t peer, const char *sqlstate, const char *message,
@@ -70,6 +72,7 @@ extern int32_t bdr_engine_wait_slot_confirm(const char *slot_name, uint64_t targ
 extern int32_t bdr_engine_wait_for_apply_queue(const char *peer_name, bool has_target, uint64_t target_lsn);
 extern int32_t bdr_engine_alter_subscription(const char *name, bool enabled, bool immediate, int32_t *changed);
 extern int32_t bdr_engine_local_group_slot_name(char **result);
+extern int32_t bdr_engine_request_replay_progress_update(void);
 extern int32_t bdr_engine_state_name(uint32_t state, char **result);
 
 #endif

@@ -31,6 +31,7 @@ PG_FUNCTION_INFO_V1(bdr_wait_for_apply_queue);
 PG_FUNCTION_INFO_V1(bdr_alter_subscription_enable);
 PG_FUNCTION_INFO_V1(bdr_alter_subscription_disable);
 PG_FUNCTION_INFO_V1(bdr_local_group_slot_name);
+PG_FUNCTION_INFO_V1(bdr_request_replay_progress_update);
 PG_FUNCTION_INFO_V1(bdr_peer_state_name);
 PG_FUNCTION_INFO_V1(bdr_mask_dsn);
 PG_FUNCTION_INFO_V1(bdr_object_name);
@@ -250,6 +251,14 @@ bdr_local_group_slot_name(PG_FUNCTION_ARGS)
 
 	ENGINE_CALL(bdr_engine_local_group_slot_name(&name));
 	return EngineText(fcinfo, name);
+}
+
+Datum
+bdr_request_replay_progress_update(PG_FUNCTION_ARGS)
+{
+	bdr_require_preload();
+	ENGINE_CALL(bdr_engine_request_replay_progress_update());
+	PG_RETURN_VOID();
 }
 
 Datum

@@ -15,8 +15,12 @@
 #include "miscadmin.h"
 #include "replication/origin.h"
 #include "replication/worker_internal.h"
+#include "storage/latch.h"
+#include "storage/proc.h"
+#include "storage/procarray.h"
 #include "utils/guc.h"
 #include "utils/snapmgr.h"
+#include "utils/wait_event.h"
 
 /* The origin that applied transactions carry. */
 static RepOriginId stream_origin = InvalidRepOriginId;
@@ -107,6 +111,32 @@ bdr_host_wal_end(uint64_t *lsn)
 {
 	HOST_BEGIN();
 	*lsn = bdr_wal_end();
+	HOST_END();
+	return BDR_OK;
+}
+
+/*
+ * A commit record is written before the progress of its origin is advanced; both happen while the checkpointer is kept from
+ * beginning. So as the checkpointer does, wait for those who are in between.
+ */
+int32_t
+bdr_host_wal_mark(uint64_t *lsn)
+{
+	HOST_BEGIN();
+	{
+		VirtualTransactionId *committing;
+		int			n;
+
+		*lsn = bdr_wal_end();
+		committing = GetVirtualXIDsDelayingChkpt(&n, DELAY_CHKPT_START);
+		while (n > 0 && HaveVirtualXIDsDelayingChkpt(committing, n, DELAY_CHKPT_START))
+		{
+			(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 10, PG_WAIT_EXTENSION);
+			ResetLatch(MyLatch);
+			bdr_process_interrupts();
+		}
+		pfree(committing);
+	}
 	HOST_END();
 	return BDR_OK;
 }

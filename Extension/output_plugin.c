@@ -78,7 +78,7 @@ typedef struct OutputState
 	MemoryContext row_context;	/* reset after every callback */
 	MemoryContext cache_context;
 	void	   *encoder;		/* Swift object, released by ReleaseEncoder */
-	bool		forward;		/* changes of other origins are wanted */
+	RepOriginId forward_origin; /* only changes of this origin are wanted; none: only ours */
 	bool		sent;			/* something of this transaction went to the encoder */
 	bool		skip;			/* this transaction is another node's */
 	RepOriginId group_origins[MAX_KNOWN_ORIGINS];	/* origins known to be other nodes' */
@@ -634,7 +634,7 @@ Startup(LogicalDecodingContext *ctx, OutputPluginOptions *options, bool is_init)
 	MemoryContextSwitchTo(ctx->context);
 	CurrentResourceOwner = owner;
 	pfree(given);
-	state->forward = bdr_engine_output_wants_forwarded(state->encoder);
+	state->forward_origin = bdr_engine_output_forward_origin(state->encoder);
 	InitRelationCache(state);
 }
 
@@ -664,7 +664,9 @@ FilterByOrigin(LogicalDecodingContext *ctx, RepOriginId origin)
 {
 	OutputState *state = ctx->output_plugin_private;
 
-	if (origin == InvalidRepOriginId || state->forward)
+	if (state->forward_origin != InvalidRepOriginId)
+		return origin != state->forward_origin;
+	if (origin == InvalidRepOriginId)
 		return false;
 	for (int i = 0; i < state->ngroup_origins; i++)
 	{
@@ -674,11 +676,13 @@ FilterByOrigin(LogicalDecodingContext *ctx, RepOriginId origin)
 	return false;
 }
 
-/* Whether a transaction was applied for another node. An origin without a name is that of a node that has left. */
+/* Whether a transaction is not for this stream. An origin without a name is that of a node that has left. */
 static bool
-IsOfAnotherNode(OutputState *state, RepOriginId origin, const char *name)
+IsUnwanted(OutputState *state, RepOriginId origin, const char *name)
 {
-	if (origin == InvalidRepOriginId || state->forward)
+	if (state->forward_origin != InvalidRepOriginId)
+		return origin != state->forward_origin;
+	if (origin == InvalidRepOriginId)
 		return false;
 	if (name != NULL && strncmp(name, ORIGIN_PREFIX, strlen(ORIGIN_PREFIX)) != 0)
 		return false;
@@ -699,17 +703,15 @@ Begin(LogicalDecodingContext *ctx, ReorderBufferTXN *txn)
 	SweepRelationCache(state);
 	if (txn->origin_id != InvalidRepOriginId && !replorigin_by_oid(txn->origin_id, true, &origin_name))
 		origin_name = NULL;
-	if (IsOfAnotherNode(state, txn->origin_id, origin_name))
+	if (IsUnwanted(state, txn->origin_id, origin_name))
 	{
 		state->skip = true;
 		MemoryContextSwitchTo(caller);
 		MemoryContextReset(state->row_context);
 		return;
 	}
-	if (txn->origin_id != InvalidRepOriginId && origin_name == NULL)
-		origin_name = psprintf("%u", txn->origin_id);
 	ENGINE_CALL(bdr_engine_output_begin(state->encoder, txn->xid, txn->final_lsn, txn->xact_time.commit_time,
-										origin_name ? ToUtf8(origin_name) : NULL, txn->origin_lsn));
+										txn->origin_lsn));
 	MemoryContextSwitchTo(caller);
 	MemoryContextReset(state->row_context);
 }
@@ -883,7 +885,8 @@ Message(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, XLogRecPtr message_l
 
 	KeepAlive(ctx);
 	/* other software's messages are none of our peers' business */
-	if (strncmp(prefix, "bdr", 3) == 0 && !(transactional && state->skip))
+	if (strncmp(prefix, "bdr", 3) == 0 &&
+		(transactional ? !state->skip : state->forward_origin == InvalidRepOriginId))
 	{
 		if (transactional)
 			state->sent = true;

@@ -173,17 +173,19 @@ PGDLLEXPORT void bdr_supervisor_main(Datum arg);
 PGDLLEXPORT void bdr_manager_main(Datum arg);
 PGDLLEXPORT void bdr_apply_main(Datum arg);
 PGDLLEXPORT void bdr_join_main(Datum arg);
+PGDLLEXPORT void bdr_group_main(Datum arg);
+PGDLLEXPORT void bdr_recover_main(Datum arg);
 
 PG_FUNCTION_INFO_V1(bdr_show_subscription_status);
 PG_FUNCTION_INFO_V1(bdr_show_workers);
 
 /* ---- shared memory -------------------------------------------------------------------------------------------- */
 
-/* Room for a manager and a join worker a database, and for the apply workers that can run, twice: some are down. */
+/* Room for a manager, a join and a group worker a database, and for the workers of peers that can run, twice: some are down. */
 static int
 WorkerCapacity(void)
 {
-	return 2 * bdr_max_databases + 2 * max_worker_processes;
+	return 3 * bdr_max_databases + 2 * max_worker_processes;
 }
 
 static Size
@@ -460,6 +462,10 @@ RoleName(int32 role)
 			return "apply";
 		case BDR_ROLE_JOIN:
 			return "join";
+		case BDR_ROLE_GROUP:
+			return "group";
+		case BDR_ROLE_RECOVER:
+			return "recover";
 		default:
 			return "unknown";
 	}
@@ -1430,6 +1436,12 @@ WorkerMain(int32 role)
 			case BDR_ROLE_JOIN:
 				ENGINE_CALL(bdr_engine_join_main());
 				break;
+			case BDR_ROLE_GROUP:
+				ENGINE_CALL(bdr_engine_group_main());
+				break;
+			case BDR_ROLE_RECOVER:
+				ENGINE_CALL(bdr_engine_recover_main(arguments.peer));
+				break;
 		}
 	}
 	PG_CATCH();
@@ -1461,6 +1473,18 @@ void
 bdr_join_main(Datum arg)
 {
 	WorkerMain(BDR_ROLE_JOIN);
+}
+
+void
+bdr_group_main(Datum arg)
+{
+	WorkerMain(BDR_ROLE_GROUP);
+}
+
+void
+bdr_recover_main(Datum arg)
+{
+	WorkerMain(BDR_ROLE_RECOVER);
 }
 
 /* ---- supervisor ----------------------------------------------------------------------------------------------- */

@@ -58,9 +58,11 @@ CREATE TABLE bdr.node_group (
 	node_group_enable_wal_decoder bool NOT NULL DEFAULT false,
 	node_group_next_node_id oid NOT NULL DEFAULT 1,
 	join_token text,
-	join_node_name name
+	join_node_name name,
+	join_owner_id oid
 );
-COMMENT ON COLUMN bdr.node_group.join_token IS 'of the node that is joining: only one does at a time';
+COMMENT ON COLUMN bdr.node_group.join_token IS 'of the node that is joining or leaving: only one does at a time';
+COMMENT ON COLUMN bdr.node_group.join_owner_id IS 'the member that takes a node out of the group; null during a join';
 COMMENT ON TABLE bdr.node_group IS 'the group that the local node belongs to';
 COMMENT ON COLUMN bdr.node_group.node_group_next_node_id IS 'id that the next node of the group gets; ids are never used again';
 
@@ -218,6 +220,47 @@ CREATE TABLE bdr.part_pending (
 );
 COMMENT ON TABLE bdr.part_pending IS 'members that have not removed a parted node yet';
 
+CREATE TABLE bdr.kept_origin (
+	origin_node_id oid PRIMARY KEY,
+	origin_name text NOT NULL
+);
+COMMENT ON TABLE bdr.kept_origin IS
+	'replication origins of parted nodes, kept until all members have been told: their changes may have to be forwarded';
+
+CREATE TABLE bdr.recovery (
+	origin_node_id oid PRIMARY KEY REFERENCES bdr.node ON DELETE CASCADE,
+	source_node_id oid NOT NULL REFERENCES bdr.node ON DELETE CASCADE,
+	source_position pg_lsn NOT NULL,
+	target_lsn pg_lsn NOT NULL,
+	applied bool NOT NULL DEFAULT false,
+	requested_time timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
+);
+COMMENT ON TABLE bdr.recovery IS 'dead nodes whose last changes this node gets from another one';
+
+CREATE TABLE bdr.missing_changes (
+	node_id oid NOT NULL,
+	node_name name NOT NULL,
+	origin_node_id oid NOT NULL,
+	origin_name name NOT NULL,
+	after_lsn pg_lsn NOT NULL,
+	upto_lsn pg_lsn NOT NULL,
+	noted_time timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	PRIMARY KEY (node_id, origin_node_id)
+);
+COMMENT ON TABLE bdr.missing_changes IS
+	'nodes that lack changes of a node that died, which others have and nobody can send any more: they are to be parted and joined again';
+
+CREATE TABLE bdr.group_slot_mark (
+	mark_lsn pg_lsn PRIMARY KEY,
+	origins oid[] NOT NULL,
+	positions pg_lsn[] NOT NULL,
+	forced bool NOT NULL DEFAULT false,
+	marked_time timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
+);
+COMMENT ON TABLE bdr.group_slot_mark IS
+	'up to where the changes of each other node were applied here before a position of the local WAL; the group slot moves from one to the next';
+COMMENT ON COLUMN bdr.group_slot_mark.forced IS 'the slot was moved here because it held too much WAL, though not all peers had passed';
+
 CREATE TABLE bdr.join_script (
 	only_one bool PRIMARY KEY DEFAULT true CHECK (only_one),
 	script text NOT NULL
@@ -371,6 +414,11 @@ CREATE FUNCTION bdr.alter_subscription_disable(subscription_name name DEFAULT NU
 	AS 'MODULE_PATHNAME', 'bdr_alter_subscription_disable';
 COMMENT ON FUNCTION bdr.alter_subscription_disable(name, boolean) IS
 	'stops receiving, at commit or at once; returns how many subscriptions were switched off';
+
+CREATE FUNCTION bdr.request_replay_progress_update() RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME', 'bdr_request_replay_progress_update';
+COMMENT ON FUNCTION bdr.request_replay_progress_update() IS 'tells the others now how far this node is, and asks them to do the same';
 
 CREATE FUNCTION bdr.local_group_slot_name() RETURNS text
 	LANGUAGE c STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
@@ -534,7 +582,7 @@ COMMENT ON VIEW bdr.workers IS 'background workers of this database';
 CREATE VIEW bdr.worker_errors AS
 SELECT g.node_group_name, o.node_name AS origin_name, c.node_name AS source_name, t.node_name AS target_name, s.sub_name,
 	e.worker_role,
-	CASE e.worker_role WHEN 1 THEN 'manager' WHEN 2 THEN 'apply' WHEN 3 THEN 'join' END AS worker_role_name,
+	CASE e.worker_role WHEN 1 THEN 'manager' WHEN 2 THEN 'apply' WHEN 3 THEN 'join' WHEN 4 THEN 'group' WHEN 5 THEN 'recover' END AS worker_role_name,
 	e.worker_pid, e.error_time, pg_catalog.clock_timestamp() - e.error_time AS error_age,
 	e.error_sqlstate || ': ' || e.error_message AS error_message,
 	NULLIF(pg_catalog.concat_ws(E'\n', e.error_detail, e.error_context), '') AS error_context_message,
@@ -555,6 +603,34 @@ SELECT n.node_name, p.step, p.force, p.progress, p.requested_time, p.changed_tim
 FROM bdr.part_state p
 	JOIN bdr.node n ON n.node_id = p.part_node_id;
 COMMENT ON VIEW bdr.part_progress IS 'how far the parting of nodes, by the local one, has come';
+
+CREATE VIEW bdr.group_slot_retention AS
+SELECT n.node_id AS peer_node_id, n.node_name AS peer_name, s.slot_name, s.restart_lsn, s.confirmed_flush_lsn, p.passed_lsn,
+	b.held_bytes, pg_catalog.pg_size_pretty(b.held_bytes) AS held_size,
+	EXISTS (SELECT FROM bdr.group_slot_mark m WHERE m.forced AND (p.passed_lsn IS NULL OR p.passed_lsn < m.mark_lsn))
+		AS past_bound,
+	(SELECT pg_catalog.max(r.last_update_recv_time) FROM bdr.node_peer_progress r WHERE r.node_id = n.node_id)
+		AS last_report_time
+FROM bdr.local_node l
+	JOIN bdr.node o ON o.node_id = l.node_id
+	JOIN bdr.node_group g ON g.node_group_id = o.node_group_id
+	JOIN pg_catalog.pg_replication_slots s ON s.slot_name =
+		bdr.internal_object_name('group_slot', pg_catalog.current_database(), g.node_group_name, NULL, NULL)
+	JOIN bdr.node n ON n.node_group_id = g.node_group_id AND n.node_id <> l.node_id AND n.node_state <> 12
+	CROSS JOIN LATERAL (
+		SELECT pg_catalog.max(m.mark_lsn) AS passed_lsn FROM bdr.group_slot_mark m
+		 WHERE NOT EXISTS (
+			SELECT FROM ROWS FROM (pg_catalog.unnest(m.origins), pg_catalog.unnest(m.positions)) u(origin_id, origin_position)
+				LEFT JOIN bdr.node_peer_progress r ON r.node_id = n.node_id AND r.peer_node_id = u.origin_id
+			 WHERE u.origin_id <> n.node_id AND COALESCE(r.peer_position, '0/0') < u.origin_position
+			   AND (EXISTS (SELECT FROM bdr.node x WHERE x.node_id = u.origin_id AND x.node_state <> 12)
+					OR EXISTS (SELECT FROM bdr.kept_origin k WHERE k.origin_node_id = u.origin_id)))) p
+	CROSS JOIN LATERAL (
+		SELECT pg_catalog.pg_wal_lsn_diff(CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn()
+											   ELSE pg_catalog.pg_current_wal_lsn() END,
+										  GREATEST(p.passed_lsn, s.confirmed_flush_lsn))::int8 AS held_bytes) b;
+COMMENT ON VIEW bdr.group_slot_retention IS
+	'how much WAL the group slot keeps for each peer; past_bound: more was needed than may be kept, so should another node die now, this peer has to join again';
 
 CREATE VIEW bdr.node_replication_rates AS
 SELECT s.target_id AS peer_node_id, s.target_name, s.sent_lsn, s.replay_lsn, s.replay_lag, s.replay_lag_bytes,
@@ -603,7 +679,7 @@ REVOKE ALL ON FUNCTION bdr.boundary_test(text, bigint) FROM bdr_superuser;
 GRANT SELECT ON bdr.local_node_summary, bdr.node, bdr.node_group, bdr.node_local_info, bdr.node_peer_progress,
 	bdr.node_slots, bdr.node_summary, bdr.state_journal_details, bdr.stat_subscription, bdr.subscription,
 	bdr.subscription_summary, bdr.worker_errors, bdr.workers, bdr.join_progress, bdr.join_table_progress, bdr.part_progress,
-	bdr.node_replication_rates TO bdr_read_all_stats;
+	bdr.node_replication_rates, bdr.group_slot_retention, bdr.missing_changes TO bdr_read_all_stats;
 GRANT EXECUTE ON FUNCTION bdr.bdr_edition(), bdr.bdr_version(), bdr.bdr_version_num(), bdr.peer_state_name(oid),
 	bdr.show_subscription_status(), bdr.show_workers(), bdr.internal_mask_dsn(text),
 	bdr.internal_object_name(text, text, text, text, text), bdr.local_group_slot_name() TO bdr_read_all_stats;

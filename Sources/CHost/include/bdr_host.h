@@ -69,6 +69,9 @@ int64_t bdr_host_now(void);			  /* µs since 2000-01-01 UTC */
 uint64_t bdr_host_flushed_lsn(void);  /* local WAL flushed up to here */
 int32_t bdr_host_wal_end(uint64_t *lsn); /* end of the local WAL, made durable: what a peer is able to confirm */
 
+/* A position of the local WAL, flushed, such that everything committed before it shows in the progress of the origins. */
+int32_t bdr_host_wal_mark(uint64_t *lsn);
+
 /* Replication origin of this session (apply worker). */
 int32_t bdr_host_origin_setup(const char *origin_name, uint64_t *remote_lsn);
 
@@ -159,14 +162,14 @@ uint32_t bdr_host_random(void);
 
 /* ---- workers (workers.c) -------------------------------------------------------------------------------------- */
 
-enum { BDR_ROLE_MANAGER = 1, BDR_ROLE_APPLY = 2, BDR_ROLE_JOIN = 3 };
+enum { BDR_ROLE_MANAGER = 1, BDR_ROLE_APPLY = 2, BDR_ROLE_JOIN = 3, BDR_ROLE_GROUP = 4, BDR_ROLE_RECOVER = 5 };
 
 typedef struct BdrWorkerInfo
 {
 	int32_t in_use;
 	int32_t running;
 	int32_t role;
-	uint32_t peer;			/* node id the worker is for (apply), else 0 */
+	uint32_t peer;			/* node id the worker is for (apply, recover), else 0 */
 	int32_t pid;
 	int32_t failed;			/* ended with an error since the manager last looked */
 	char sqlstate[6];		/* of that error */

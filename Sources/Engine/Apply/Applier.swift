@@ -5,6 +5,7 @@
 
 internal import CHost
 internal import Conflict
+internal import Membership
 internal import Wire
 
 final class Applier {
@@ -54,7 +55,7 @@ final class Applier {
             case .relation: try self.relation(RelationMessage(decoding: body))
             case .truncate: try self.truncate(TruncateMessage(decoding: body))
             case .startup: try self.startup(StartupMessage(decoding: body))
-            case .message: break
+            case .message: try self.message(LogicalMessage(decoding: body))
             }
         }
         // the rows point into the buffer, which is about to be reused
@@ -67,13 +68,13 @@ final class Applier {
         guard message.protocolVersion == 1 else {
             throw BdrError(
                 SQLSTATE.featureNotSupported,
-                "node \"\(self.settings.peerName)\" speaks protocol version \(message.protocolVersion)",
+                "node \"\(self.settings.sourceName)\" speaks protocol version \(message.protocolVersion)",
                 detail: "This node knows version 1.", hint: "Bring both nodes to the same version of bdr.")
         }
-        if let name = message["node_name"], name != self.settings.peerName {
+        if let name = message["node_name"], name != self.settings.sourceName {
             throw BdrError(
                 SQLSTATE.objectNotInPrerequisiteState,
-                "the server reached as node \"\(self.settings.peerName)\" says that it is node \"\(name)\"",
+                "the server reached as node \"\(self.settings.sourceName)\" says that it is node \"\(name)\"",
                 hint: "Correct the connection string of the node.")
         }
     }
@@ -82,10 +83,18 @@ final class Applier {
         guard self.transaction == nil else {
             throw BdrError(SQLSTATE.protocolViolation, "a transaction began inside another one")
         }
-        self.transaction = message
         self.change = 0
-        // the peer starts where it is asked to; this is the second lock on the door
-        self.skipping = message.commitLSN < self.progress
+        if self.settings.isForwarded {
+            guard message.originNode == self.settings.peerID, message.originLSN != 0 else {
+                throw BdrError(
+                    SQLSTATE.protocolViolation, "node \"\(self.settings.sourceName)\" forwarded what it was not asked for")
+            }
+            self.skipping = message.originLSN <= self.progress
+        } else {
+            // the peer starts where it is asked to; this is the second lock on the door
+            self.skipping = message.commitLSN < self.progress
+        }
+        self.transaction = message
         if !self.skipping {
             self.transactionNumber &+= 1
             try host(bdr_host_apply_begin(message.commitLSN, message.commitTime))
@@ -102,6 +111,8 @@ final class Applier {
             return
         }
         var localEnd: UInt64 = 0
+        // in the WAL of the node where it was committed first
+        let end = self.settings.isForwarded ? begin.originLSN : message.endLSN
         do {
             if self.settings.tracksPosition {
                 try SQL.query(
@@ -109,19 +120,41 @@ final class Applier {
                     INSERT INTO bdr.origin_position (origin_node_id, position)
                     VALUES ($1::pg_catalog.oid, $2::pg_catalog.pg_lsn)
                     ON CONFLICT (origin_node_id) DO UPDATE SET position = EXCLUDED.position
-                    """, [String(self.settings.peerID), LSN.text(message.endLSN)])
+                    """, [String(self.settings.peerID), LSN.text(end)])
             }
-            try host(bdr_host_apply_commit(message.endLSN, message.commitTime, &localEnd))
+            try host(bdr_host_apply_commit(end, message.commitTime, &localEnd))
         } catch {
             bdr_host_error_add_context(
                 "during apply of COMMIT from node \"\(self.settings.peerName)\", commit LSN "
                     + LSN.text(message.commitLSN))
             throw error
         }
-        self.progress = message.endLSN
+        self.progress = end
         committed(message.endLSN, localEnd)
         bdr_host_progress_applied(message.endLSN, message.commitTime)
         bdr_host_progress_count(Int32(BDR_COUNT_COMMIT), 1)
+    }
+
+    private func message(_ message: LogicalMessage) throws {
+        // transactional ones only mark a place
+        guard !message.isTransactional, !self.settings.isForwarded else {
+            return
+        }
+        guard self.transaction == nil else {
+            throw BdrError(SQLSTATE.protocolViolation, "a report arrived inside a transaction")
+        }
+        switch message.prefix {
+        case Progress.reportPrefix:
+            guard let text = String(validating: message.content, as: UTF8.self) else {
+                throw BdrError(SQLSTATE.protocolViolation, "a node's report of its progress is malformed")
+            }
+            let report = try ProgressReport(text: text)
+            try Transaction.run { try Progress.store(report, of: self.settings.peerID) }
+        case Progress.requestPrefix:
+            try Transaction.run { _ = try Progress.report() }
+        default:
+            break
+        }
     }
 
     private func requireTransaction() throws -> BeginMessage {

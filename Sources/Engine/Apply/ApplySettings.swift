@@ -4,18 +4,25 @@ internal import CHost
 internal import Membership
 
 struct ApplySettings {
+    /// Also the application name of the connection.
     var subscription: String
+    /// On the source.
     var slot: String
     var origin: String
     var groupName: String
     var groupUUID: String
     var peerID: UInt32
     var peerName: String
-    var peerDSN: String
+    /// From whom the peer's changes come: the peer, or a node that forwards them.
+    var sourceID: UInt32
+    var sourceName: String
+    var sourceDSN: String
     var localID: UInt32
     var localName: String
     /// A node joins through this one: each transaction notes its position in a row, for the copy's snapshot to contain.
     var tracksPosition: Bool
+
+    var isForwarded: Bool { self.sourceID != self.peerID }
 
     /// Reads the subscription for a peer; nil when there is none or it is disabled. Inside a transaction.
     static func load(peer: UInt32) throws -> ApplySettings? {
@@ -41,7 +48,7 @@ struct ApplySettings {
         }
         return ApplySettings(
             subscription: text(0), slot: text(1), origin: text(2), groupName: text(3), groupUUID: text(4),
-            peerID: peer, peerName: text(5), peerDSN: text(6), localID: localID, localName: text(8),
+            peerID: peer, peerName: text(5), sourceID: peer, sourceName: text(5), sourceDSN: text(6), localID: localID, localName: text(8),
             tracksPosition: text(9) == "t")
     }
 }
@@ -66,8 +73,10 @@ struct OriginMap {
         }
         let rows = try SQL.query(
             """
-            SELECT s.origin_node_id FROM bdr.subscription s
-              JOIN pg_catalog.pg_replication_origin o ON o.roname = s.sub_origin_name::pg_catalog.text
+            SELECT n.node_id FROM bdr.node n
+              JOIN bdr.node_group g ON g.node_group_id = n.node_group_id
+              JOIN pg_catalog.pg_replication_origin o ON o.roname =
+                   bdr.internal_object_name('origin', pg_catalog.current_database(), g.node_group_name, n.node_name, NULL)
              WHERE o.roident = $1::pg_catalog.oid
             """, [String(origin)])
         let node = rows[0, 0].flatMap { UInt32($0) } ?? self.localID

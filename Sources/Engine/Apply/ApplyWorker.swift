@@ -21,17 +21,22 @@ public func bdrEngineApplyMain(_ peer: UInt32) -> Int32 {
 struct ApplyWorker {
     let settings: ApplySettings
 
-    func run() throws {
+    /// - Parameter target: end when everything before this position of the source's WAL is applied; nil: go on for ever.
+    /// - Returns: whether the target was reached.
+    @discardableResult
+    func run(until target: UInt64? = nil) throws -> Bool {
         bdr_host_progress_status(Int32(BDR_SUB_STARTING))
         var progress: UInt64 = 0
         try host(bdr_host_origin_setup(self.settings.origin, &progress))
         var stream = try Stream(settings: self.settings, from: progress)
         let applier = Applier(settings: self.settings, progress: progress)
         try Log.log(
-            "replicating from node \"\(self.settings.peerName)\"",
+            "replicating from node \"\(self.settings.peerName)\""
+                + (self.settings.isForwarded ? ", forwarded by node \"\(self.settings.sourceName)\"" : ""),
             detail: "Slot \"\(self.settings.slot)\", from LSN \(LSN.text(progress)).")
         bdr_host_progress_status(Int32(BDR_SUB_CATCHUP))
         var caughtUp = false
+        var reached: UInt64 = 0
 
         while true {
             var busy = true
@@ -46,12 +51,14 @@ struct ApplyWorker {
                         if applier.transaction == nil {
                             stream.received(upTo: end)
                             bdr_host_progress_received(end, end)
+                            reached = end
                         }
                     }
                 case .keepalive(let end, let replyRequested):
                     if applier.transaction == nil {
                         stream.received(upTo: end)
                         bdr_host_progress_received(end, 0)
+                        reached = end
                     }
                     if replyRequested {
                         try stream.sendFeedback(force: true)
@@ -68,11 +75,19 @@ struct ApplyWorker {
                 caughtUp = true
                 bdr_host_progress_status(Int32(BDR_SUB_REPLICATING))
             }
-            try stream.sendFeedback(force: false)
+            if let target {
+                if reached >= target && applier.transaction == nil {
+                    return true
+                }
+                // where the source is, it says when it is asked
+                try stream.sendFeedback(force: true, requestReply: true)
+            } else {
+                try stream.sendFeedback(force: false)
+            }
             try stream.checkSilence()
             let happened = try host(bdr_host_wait(stream.connection.raw, stream.waitTime))
             if happened & Int32(BDR_WAIT_SHUTDOWN) != 0 {
-                return
+                return false
             }
         }
     }

@@ -8,7 +8,7 @@ internal import Wire
 
 final class Encoder {
     let negotiation: Negotiation
-    private let identity: LocalIdentity
+    let identity: LocalIdentity
     private let frames: FrameWriter
     private let rows = RowEncoder()
     private var started = false
@@ -26,8 +26,6 @@ final class Encoder {
         var xid: UInt32
         var commitLSN: UInt64
         var commitTime: Int64
-        /// nil: committed here first.
-        var originName: String?
         var originLSN: UInt64
     }
 
@@ -39,10 +37,9 @@ final class Encoder {
 
     // MARK: Transactions
 
-    func begin(xid: UInt32, commitLSN: UInt64, commitTime: Int64, originName: String?, originLSN: UInt64) {
+    func begin(xid: UInt32, commitLSN: UInt64, commitTime: Int64, originLSN: UInt64) {
         self.begun = false
-        self.pendingBegin = PendingBegin(
-            xid: xid, commitLSN: commitLSN, commitTime: commitTime, originName: originName, originLSN: originLSN)
+        self.pendingBegin = PendingBegin(xid: xid, commitLSN: commitLSN, commitTime: commitTime, originLSN: originLSN)
     }
 
     /// Writes what has to precede a change.
@@ -66,12 +63,12 @@ final class Encoder {
             throw BdrError(SQLSTATE.internalError, "a change was decoded outside of a transaction")
         }
         // rows that came here by other replication entered the group here
-        let forwardedFrom = begin.originName.flatMap { self.identity.nodeByOrigin[$0] }
+        let forwarded = self.identity.forwarded
         try self.write(
             BeginMessage(
                 commitLSN: begin.commitLSN, commitTime: begin.commitTime, xid: begin.xid,
-                originNode: forwardedFrom ?? self.identity.nodeID,
-                originLSN: forwardedFrom == nil ? 0 : begin.originLSN))
+                originNode: forwarded?.node ?? self.identity.nodeID,
+                originLSN: forwarded == nil ? 0 : begin.originLSN))
         self.begun = true
         self.pendingBegin = nil
     }

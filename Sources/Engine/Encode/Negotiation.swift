@@ -11,7 +11,6 @@ struct Negotiation {
     let raw: Bool
     /// Values of built-in types may travel in binary.
     let binary: Bool
-    let forward: Bool
     /// Bytes after which a frame is written.
     let maxFrame: Int
 
@@ -37,7 +36,6 @@ struct Negotiation {
             options.wantsRaw && options.endian == Self.localEndian && options.maxAlign == Self.localMaxAlign
             && options.float8ByValue && (encoding == "UTF8" || encoding == "SQL_ASCII")
         self.binary = options.wantsBinary
-        self.forward = options.wantsForwarded
         self.maxFrame = options.maxFrame
     }
 

@@ -41,12 +41,12 @@ public func bdrEngineOutputFree(_ encoder: UnsafeMutableRawPointer?) {
     }
 }
 
-@c(bdr_engine_output_wants_forwarded)
-public func bdrEngineOutputWantsForwarded(_ encoder: UnsafeMutableRawPointer?) -> Bool {
+@c(bdr_engine_output_forward_origin)
+public func bdrEngineOutputForwardOrigin(_ encoder: UnsafeMutableRawPointer?) -> UInt16 {
     guard let encoder else {
-        return false
+        return 0
     }
-    return Unmanaged<Encoder>.fromOpaque(encoder).takeUnretainedValue().negotiation.forward
+    return Unmanaged<Encoder>.fromOpaque(encoder).takeUnretainedValue().identity.forwarded?.origin ?? 0
 }
 
 /// Runs `body` with the encoder that C holds.
@@ -62,13 +62,10 @@ private func withEncoder(_ encoder: UnsafeMutableRawPointer?, _ body: (Encoder) 
 
 @c(bdr_engine_output_begin)
 public func bdrEngineOutputBegin(
-    _ encoder: UnsafeMutableRawPointer?, _ xid: UInt32, _ commitLSN: UInt64, _ commitTime: Int64,
-    _ originName: UnsafePointer<CChar>?, _ originLSN: UInt64
+    _ encoder: UnsafeMutableRawPointer?, _ xid: UInt32, _ commitLSN: UInt64, _ commitTime: Int64, _ originLSN: UInt64
 ) -> Int32 {
     withEncoder(encoder) {
-        $0.begin(
-            xid: xid, commitLSN: commitLSN, commitTime: commitTime, originName: originName.map { String(cString: $0) },
-            originLSN: originLSN)
+        $0.begin(xid: xid, commitLSN: commitLSN, commitTime: commitTime, originLSN: originLSN)
     }
 }
 

@@ -12,8 +12,9 @@ struct LocalIdentity {
     var nodeID: UInt32
     var nodeName: String
     var groupUUID: String
-    /// Node id by the name of the replication origin under which its changes are applied here; only for forwarding.
-    var nodeByOrigin: [String: UInt32] = [:]
+    /// The node whose changes are forwarded, and the number of the origin under which they are applied here; nil when this
+    /// node sends its own.
+    var forwarded: (node: UInt32, origin: UInt16)?
 }
 
 struct PeerCheck {
@@ -41,8 +42,8 @@ struct PeerCheck {
         try self.requireAcceptance()
         var (identity, groupID) = try self.localNode()
         try self.requireGroup(groupID, &identity)
-        if self.options.wantsForwarded {
-            identity.nodeByOrigin = try self.origins()
+        if let node = self.options.forwardOrigin {
+            identity.forwarded = (node, try self.origin(of: node))
         }
         return identity
     }
@@ -149,14 +150,23 @@ struct PeerCheck {
         identity.groupUUID = uuid
     }
 
-    private func origins() throws -> [String: UInt32] {
-        let rows = try SQL.query("SELECT sub_origin_name, origin_node_id FROM bdr.subscription")
-        var nodes: [String: UInt32] = [:]
-        for row in 0..<rows.count {
-            if let name = rows[row, 0], let id = rows[row, 1].flatMap({ UInt32($0) }) {
-                nodes[name] = id
+    /// The origin under which a node's changes are applied here; the node may have been parted since.
+    private func origin(of node: UInt32) throws -> UInt16 {
+        let names = try SQL.query(
+            """
+            SELECT pg_catalog.current_database(), node_name FROM bdr.node
+             WHERE node_id OPERATOR(pg_catalog.=) $1::pg_catalog.oid
+            """, [String(node)])
+        if let database = names[0, 0], let name = names[0, 1] {
+            let origin = ObjectNames.originName(database: database, group: self.options.groupName, node: name)
+            let rows = try SQL.query(
+                "SELECT roident FROM pg_catalog.pg_replication_origin WHERE roname OPERATOR(pg_catalog.=) $1", [origin])
+            if let number = rows[0, 0].flatMap({ UInt16($0) }) {
+                return number
             }
         }
-        return nodes
+        throw BdrError(
+            SQLSTATE.undefinedObject, "this node has nothing of node id \(node) to forward",
+            detail: "The node is not known here, or was removed.")
     }
 }

@@ -22,7 +22,8 @@ struct PeerOptions {
     let float8ByValue: Bool
     let wantsRaw: Bool
     let wantsBinary: Bool
-    let wantsForwarded: Bool
+    /// Only what was applied here for this node is wanted; nil: only what was committed here first.
+    let forwardOrigin: UInt32?
     /// Bytes after which a frame is written.
     let maxFrame: Int
 
@@ -54,7 +55,8 @@ struct PeerOptions {
         self.float8ByValue = try values.flag("float8_byval")
         self.wantsRaw = try values.flag("raw")
         self.wantsBinary = try values.flag("binary")
-        self.wantsForwarded = try values.flag("forward")
+        self.forwardOrigin =
+            try values.flag("forward") ? try values.number("forward_origin", in: 1...UInt32.max) : nil
         self.maxFrame = Int(try values.number("max_frame", in: Self.frameRange))
     }
 

@@ -220,13 +220,18 @@ enum Parting {
 
     /// Takes this node's part of the lock that keeps joins and parts apart.
     /// - Returns: whether it is taken, and who has it.
-    static func lock(token: String, name: String) throws -> Rows {
+    ///
+    /// A node that holds it because it was joining, or (with force) because it was parting others, gives way when it is parted
+    /// itself.
+    static func lock(token: String, name: String, owner: String, force: Bool) throws -> Rows {
         try SQL.query(
             """
-            UPDATE bdr.node_group SET join_token = $1, join_node_name = $2::pg_catalog.name
+            UPDATE bdr.node_group SET join_token = $1, join_node_name = $2::pg_catalog.name, join_owner_id = $3::pg_catalog.oid
              WHERE join_token IS NULL OR join_token = $1
                 OR join_token = (SELECT join_token FROM bdr.node WHERE node_name = $2::pg_catalog.name)
-            """, [token, name])
+                OR $4::pg_catalog.bool
+                   AND join_owner_id = (SELECT node_id FROM bdr.node WHERE node_name = $2::pg_catalog.name)
+            """, [token, name, owner, force ? "t" : "f"])
         return try SQL.query("SELECT join_token = $1, join_node_name FROM bdr.node_group", [token])
     }
 
@@ -279,11 +284,12 @@ enum Parting {
     }
 
     /// Removes what connects this node with another one, and marks that one as parted.
-    static func remove(_ id: String) throws -> Rows {
+    /// - Parameter keepOrigin: its changes may still have to be forwarded, to members that are down now.
+    static func remove(_ id: String, keepOrigin: Bool) throws -> Rows {
         let local = try LocalNode.require()
         let rows = try SQL.query("SELECT node_name FROM bdr.node WHERE node_id = $1::pg_catalog.oid", [id])
         if let name = rows[0, 0], let number = UInt32(id) {
-            try self.removeHere(id: id, name: name, local: local)
+            try self.removeHere(id: id, name: name, local: local, keepOrigin: keepOrigin)
             try NodeCatalog.setState(number, .parted)
             try SQL.query(
                 "UPDATE bdr.node SET target_state = node_state, join_token = NULL WHERE node_id = $1::pg_catalog.oid", [id])
@@ -292,7 +298,7 @@ enum Parting {
     }
 
     /// Its subscription is gone already, in a transaction that is committed.
-    static func removeHere(id: String, name: String, local: LocalNode) throws {
+    static func removeHere(id: String, name: String, local: LocalNode, keepOrigin: Bool = false) throws {
         let names = try SQL.query(
             """
             SELECT pg_catalog.current_database(), g.node_group_name FROM bdr.node_group g
@@ -303,7 +309,19 @@ enum Parting {
         if let number = UInt32(id) {
             try Workers.stopApply(of: number)
         }
-        try NodeCatalog.dropOrigin(ObjectNames.originName(database: database, group: group, node: name))
+        let origin = ObjectNames.originName(database: database, group: group, node: name)
+        if keepOrigin {
+            try SQL.query(
+                """
+                INSERT INTO bdr.kept_origin (origin_node_id, origin_name) VALUES ($1::pg_catalog.oid, $2)
+                ON CONFLICT DO NOTHING
+                """, [id, origin])
+        } else {
+            try NodeCatalog.dropOrigin(origin)
+            try SQL.query("DELETE FROM bdr.node_peer_progress WHERE peer_node_id = $1::pg_catalog.oid", [id])
+        }
+        try SQL.query("DELETE FROM bdr.node_peer_progress WHERE node_id = $1::pg_catalog.oid", [id])
+        try SQL.query("DELETE FROM bdr.missing_changes WHERE node_id = $1::pg_catalog.oid", [id])
         try SQL.query("DELETE FROM bdr.origin_position WHERE origin_node_id = $1::pg_catalog.oid", [id])
         try host(bdr_host_slot_drop(ObjectNames.slotName(database: database, group: group, peer: name)))
     }
@@ -318,6 +336,12 @@ enum Parting {
                 try self.removeHere(id: id, name: name, local: local)
             }
         }
+        try Workers.stop(role: Int32(BDR_ROLE_GROUP), of: 0)
+        if let slot = try GroupSlot.load() {
+            try host(bdr_host_slot_drop(slot.name))
+        }
+        try SQL.query("DELETE FROM bdr.group_slot_mark")
+        try SQL.query("DELETE FROM bdr.kept_origin")
         try NodeCatalog.setState(local.id, .parted)
         try SQL.query(
             "UPDATE bdr.node SET target_state = node_state WHERE node_id = $1::pg_catalog.oid", [String(local.id)])
@@ -329,6 +353,7 @@ enum Parting {
         for table in [
             "part_pending", "part_state", "subscription", "local_node", "node", "node_group", "state_journal", "join_state",
             "join_peer", "join_table", "join_script", "join_tracking", "join_progress_line", "origin_position",
+            "kept_origin", "recovery", "missing_changes", "group_slot_mark", "node_peer_progress",
         ] {
             try SQL.query("DELETE FROM bdr.\(table)")
         }

@@ -56,6 +56,11 @@ enum PeerCall: String {
     case removeNode = "remove_node"
     case leave
     case release
+    case hasGroupSlot = "has_group_slot"
+    case originPosition = "origin_position"
+    case recover
+    case noteMissing = "note_missing"
+    case forgetOrigin = "forget_origin"
 
     /// Asks a node.
     @discardableResult
@@ -126,7 +131,9 @@ enum PeerCall: String {
                  WHERE step NOT IN ('active', 'failed', 'rollback') RETURNING 't'::pg_catalog.text
                 """)
         case .beginPart: return try Parting.begin(argument(0), force: argument(1) == "t")
-        case .lockPart: return try Parting.lock(token: argument(0), name: argument(1))
+        case .lockPart:
+            return try Parting.lock(
+                token: argument(0), name: argument(1), owner: argument(2), force: argument(3) == "t")
         case .nodeState:
             return try SQL.query(
                 "SELECT node_state, node_id FROM bdr.node WHERE node_name = $1::pg_catalog.name", [try argument(0)])
@@ -140,8 +147,18 @@ enum PeerCall: String {
                 "DELETE FROM bdr.subscription WHERE origin_node_id = COALESCE($1::pg_catalog.oid, origin_node_id)",
                 [arguments.first ?? nil])
             return try Self.nothing()
-        case .removeNode: return try Parting.remove(argument(0))
+        case .removeNode: return try Parting.remove(argument(0), keepOrigin: argument(1) == "t")
         case .leave: return try Parting.leave()
+        case .hasGroupSlot:
+            return try SQL.query(
+                "SELECT ($1::pg_catalog.bool AND EXISTS (SELECT FROM bdr.group_slot_mark))::pg_catalog.text",
+                [try GroupSlot.load()?.confirmed == nil ? "f" : "t"])
+        case .originPosition: return try Recovery.position(of: argument(0))
+        case .recover:
+            return try Recovery.perform(argument(0), source: argument(1), position: argument(2), target: argument(3))
+        case .noteMissing:
+            return try Recovery.noteMissing(argument(0), argument(1), after: argument(2), upTo: argument(3))
+        case .forgetOrigin: return try Recovery.forget(argument(0))
         case .release:
             try Self.release(argument(0))
             return try Self.nothing()
@@ -342,7 +359,10 @@ enum PeerCall: String {
 
     /// The join has ended, one way or the other.
     static func release(_ token: String) throws {
-        try SQL.query("UPDATE bdr.node_group SET join_token = NULL, join_node_name = NULL WHERE join_token = $1", [token])
+        try SQL.query(
+            """
+            UPDATE bdr.node_group SET join_token = NULL, join_node_name = NULL, join_owner_id = NULL WHERE join_token = $1
+            """, [token])
         try SQL.query("DELETE FROM bdr.join_tracking WHERE join_token = $1", [token])
     }
 

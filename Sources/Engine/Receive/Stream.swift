@@ -30,14 +30,14 @@ struct Stream {
     init(settings: ApplySettings, from: UInt64) throws {
         do {
             self.connection = try Connection(
-                dsn: settings.peerDSN,
+                dsn: settings.sourceDSN,
                 options: [
                     ("replication", "database"), ("application_name", settings.subscription),
                     ("keepalives", "1"), ("keepalives_idle", "30"), ("keepalives_interval", "10"),
                     ("keepalives_count", "3"),
                 ])
         } catch let error as RemoteError {
-            throw error.asError("could not connect to node \"\(settings.peerName)\"")
+            throw error.asError("could not connect to node \"\(settings.sourceName)\"")
         }
         self.lastReceived = bdr_host_now()
         self.timeout = Int64(bdr_host_setting_int("wal_receiver_timeout", 60_000)) * 1000
@@ -48,23 +48,38 @@ struct Stream {
             if memory >= 64 {
                 try self.connection.query("SET logical_decoding_work_mem = '\(memory)kB'")
             }
-            try self.connection.startCopyBoth(try Self.startCommand(settings: settings, from: from))
+            var slot = settings.slot
+            if settings.isForwarded {
+                // the group slot itself stays where it is, for others and for another try
+                let process = try self.connection.query("SELECT pg_catalog.pg_backend_pid()")[0, 0] ?? ""
+                slot = Self.forwardSlot + process
+                try self.connection.query(
+                    """
+                    SELECT FROM pg_catalog.pg_copy_logical_replication_slot(\(try SQL.quoteLiteral(settings.slot)),
+                                                                            \(try SQL.quoteLiteral(slot)), true)
+                    """)
+            }
+            try self.connection.startCopyBoth(
+                try Self.startCommand(settings: settings, slot: slot, from: settings.isForwarded ? 0 : from))
         } catch let error as RemoteError {
-            throw error.asError("could not start replication from node \"\(settings.peerName)\"")
+            throw error.asError("could not start replication from node \"\(settings.sourceName)\"")
         }
     }
 
-    private static func startCommand(settings: ApplySettings, from: UInt64) throws -> String {
+    /// Prefix of the name of the temporary slot that forwarded changes come from; the rest is the process of the source.
+    private static let forwardSlot = "bdr_forward_"
+
+    private static func startCommand(settings: ApplySettings, slot: String, from: UInt64) throws -> String {
         let encoding = String(cString: bdr_host_encoding_name())
         let options: [(String, String)] = [
             ("proto_min", "1"), ("proto_max", "1"),
             ("group_name", settings.groupName), ("group_uuid", settings.groupUUID),
             ("node_name", settings.localName), ("node_id", String(settings.localID)),
-            ("peer_name", settings.peerName), ("peer_id", String(settings.peerID)),
+            ("peer_name", settings.sourceName), ("peer_id", String(settings.sourceID)),
             ("pg_version", String(bdr_host_server_version())), ("encoding", encoding),
             ("endian", "little"), ("maxalign", "8"), ("float8_byval", "1"),
-            ("raw", "1"), ("binary", "1"), ("forward", "0"), ("max_frame", "65536"),
-        ]
+            ("raw", "1"), ("binary", "1"), ("forward", settings.isForwarded ? "1" : "0"), ("max_frame", "65536"),
+        ] + (settings.isForwarded ? [("forward_origin", String(settings.peerID))] : [])
         // replication commands know only one form of literal: quotes doubled, backslashes plain
         func literal(_ text: String) -> String {
             var quoted = "'"
@@ -78,7 +93,7 @@ struct Stream {
             return quoted + "'"
         }
         let list = options.map { "\($0.0) \(literal($0.1))" }.joined(separator: ", ")
-        return "START_REPLICATION SLOT \"\(settings.slot)\" LOGICAL \(LSN.text(from)) (\(list))"
+        return "START_REPLICATION SLOT \"\(slot)\" LOGICAL \(LSN.text(from)) (\(list))"
     }
 
     enum Event {

@@ -217,7 +217,7 @@ final class JoinWorker {
             // both sides were checked before the join was stored
             return .done
         case .reserve: return try self.reserve()
-        case .createPeerSlots: try self.createPeerSlots()
+        case .createPeerSlots: return try self.createPeerSlots()
         case .awaitPeerPositions: return try self.awaitPeerPositions()
         case .createSlot: try self.createSlot()
         case .copyStructure:
@@ -227,7 +227,7 @@ final class JoinWorker {
         case .copyData: try self.copyData()
         case .copyIndexes: try self.copyIndexes()
         case .setOrigins: try self.setOrigins()
-        case .createLocalSlots: try self.createLocalSlots()
+        case .createLocalSlots: return try self.createLocalSlots()
         case .catchup: return try self.catchUp()
         case .promote: return try self.promote()
         case .active, .failed: break
@@ -440,12 +440,15 @@ final class JoinWorker {
 
     /// The slots from which this node will stream from the other members begin before the copy: what lies between is left out
     /// by position.
-    private func createPeerSlots() throws {
+    private func createPeerSlots() throws -> JoinOutcome {
         let peers = try self.peers()
         guard !peers.isEmpty else {
-            return
+            return .done
         }
         let target = try self.target()
+        guard try self.haveGroupSlots(target, peers) else {
+            return .waiting
+        }
         try PeerCall.track.ask(target, [self.record.token])
         try PeerCall.restartApply.ask(target)
         for peer in peers where peer.startLSN == nil {
@@ -460,6 +463,20 @@ final class JoinWorker {
                 throw error.asError("the replication slot could not be created on node \"\(peer.name)\"")
             }
         }
+        return .done
+    }
+
+    /// Should a member die, others must be able to forward what this node lacks of it: from the beginning of its slots on.
+    private func haveGroupSlots(_ target: Connection, _ peers: [Peer]) throws -> Bool {
+        let members = [(self.record.targetName ?? "", target)] + (try peers.map { ($0.name, try self.session($0)) })
+        for (name, session) in members {
+            let outcome = try self.poll { try PeerCall.hasGroupSlot.ask(session)[0, 0] == "true" }
+            guard outcome == .done else {
+                try self.noteOnce("waiting for the transactions that run on node \"\(name)\", to create its group slot")
+                return false
+            }
+        }
+        return true
     }
 
     /// The join target has applied everything that precedes the slots on the others.
@@ -569,7 +586,7 @@ final class JoinWorker {
         }
     }
 
-    private func createLocalSlots() throws {
+    private func createLocalSlots() throws -> JoinOutcome {
         let slot = try self.require(self.record.localSlot, "slot")
         let targetID = try self.require(self.record.targetID, "target")
         if self.record.localLSN == nil {
@@ -579,6 +596,21 @@ final class JoinWorker {
         let peers = try self.peers()
         for peer in peers where peer.localLSN == nil {
             try self.set("local_lsn", try self.createLocalSlot(peer.localSlot), of: peer)
+        }
+        if !peers.isEmpty {
+            // before anything is received that others may lack
+            let outcome = try self.poll {
+                try Transaction.run {
+                    guard try GroupSlot.load()?.confirmed != nil else {
+                        return false
+                    }
+                    return try SQL.query("SELECT FROM bdr.group_slot_mark").count > 0
+                }
+            }
+            guard outcome == .done else {
+                try self.noteOnce("creating the group slot")
+                return .waiting
+            }
         }
         try self.subscribe(
             to: targetID, name: self.record.targetName ?? "", slot: self.require(self.record.remoteSlot, "slot"),
@@ -590,6 +622,7 @@ final class JoinWorker {
         for peer in peers {
             try PeerCall.subscribe.ask(self.session(peer), [self.record.token, peer.localSlot])
         }
+        return .done
     }
 
     /// From which a member will stream what is committed here.
@@ -777,6 +810,14 @@ final class JoinWorker {
             let peers = try self.peers()
             for slot in [self.record.localSlot].compactMap({ $0 }) + peers.map({ $0.localSlot }) {
                 try Transaction.run { _ = try host(bdr_host_slot_drop(slot)) }
+            }
+            try Workers.stop(role: Int32(BDR_ROLE_GROUP), of: 0)
+            try Transaction.run {
+                if let slot = try GroupSlot.load() {
+                    try host(bdr_host_slot_drop(slot.name))
+                }
+                try SQL.query("DELETE FROM bdr.group_slot_mark")
+                try SQL.query("DELETE FROM bdr.node_peer_progress")
             }
             try self.update { $0.localLSN = nil }
             for peer in peers {

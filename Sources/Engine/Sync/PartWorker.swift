@@ -1,8 +1,11 @@
 // Takes nodes out of the group, on behalf of the node on which bdr.part_node() was called.
 //
 // Every step is stored before it begins and can be repeated. The steps: take the lock that keeps joins and parts apart; close
-// the node for writes; wait until what it committed is on all members; remove it on every member, and let it leave. A node
-// that is down is parted by force: it is not asked anything, and members that are down are told when they are back.
+// the node for writes; wait until what it committed is on all members; remove it on every member, and let it leave.
+//
+// A node that is down is parted by force: it is not asked anything. Members may have received different amounts of what it
+// committed, so they complete one another before it is removed. Members that are down are told when they are back; they may
+// turn out to have more than the others, or less. Only when all have been told is what was kept for that forgotten.
 
 internal import CHost
 internal import Membership
@@ -22,6 +25,8 @@ struct PartWorker {
     }
 
     private var lastLines: [String: String] = [:]
+    /// Rounds in which nothing has come further: a member may be down for days.
+    private var idleRounds = 0
 
     mutating func run() throws {
         while true {
@@ -41,7 +46,9 @@ struct PartWorker {
                     try self.note(task, error.message)
                 }
             }
-            if try host(bdr_host_wait(nil, moved ? 1 : 200)) & Int32(BDR_WAIT_SHUTDOWN) != 0 {
+            self.idleRounds = moved ? 0 : min(1000, self.idleRounds + 1)
+            let pause: Int64 = moved ? 1 : self.idleRounds < 50 ? 200 : 2000
+            if try host(bdr_host_wait(nil, pause)) & Int32(BDR_WAIT_SHUTDOWN) != 0 {
                 return
             }
         }
@@ -126,6 +133,7 @@ struct PartWorker {
         case "drain": try self.drain(task)
         case "remove": try self.remove(task)
         case "notify": try self.notify(task)
+        case "forget": try self.forget(task)
         default:
             throw BdrError(
                 SQLSTATE.featureNotSupported, "parting is at step \"\(task.step)\", which this version does not know")
@@ -134,6 +142,7 @@ struct PartWorker {
 
     /// With force, members that are down are left out: what they have to do is noted for later.
     private mutating func lock(_ task: Task) throws -> Bool {
+        let local = try Transaction.run { try LocalNode.require() }
         for member in try self.members(task) {
             let session: Connection
             do {
@@ -141,7 +150,8 @@ struct PartWorker {
             } catch let error as BdrError where task.force && SQLState.isTransient(error.sqlstate) {
                 continue
             }
-            let answer = try PeerCall.lockPart.ask(session, [task.token, task.name])
+            let answer = try PeerCall.lockPart.ask(
+                session, [task.token, task.name, String(local.id), task.force ? "t" : "f"])
             guard answer[0, 0] == "t" else {
                 try self.note(task, "waiting for node \"\(answer[0, 1] ?? "")\", which is joining or leaving the group now")
                 return false
@@ -210,15 +220,7 @@ struct PartWorker {
 
     private mutating func remove(_ task: Task) throws -> Bool {
         let members = try self.members(task)
-        try Transaction.run {
-            for member in members {
-                _ = try SQL.query(
-                    """
-                    INSERT INTO bdr.part_pending (part_node_id, member_id) VALUES ($1::pg_catalog.oid, $2::pg_catalog.oid)
-                    ON CONFLICT DO NOTHING
-                    """, [task.id, member.id])
-            }
-        }
+        try self.addPending(task, members)
         if !task.force {
             let session = try Session.open(dsn: task.dsn, "node \"\(task.name)\"", timeout: 10_000)
             if task.state < .active {
@@ -239,24 +241,41 @@ struct PartWorker {
 
     /// Tells those who have not been told; the node counts as parted here when all that are up have been.
     private mutating func notify(_ task: Task) throws -> Bool {
-        let pending = try Transaction.run {
-            try SQL.query(
-                "SELECT member_id FROM bdr.part_pending WHERE part_node_id = $1::pg_catalog.oid", [task.id])
-        }
-        let waiting = Set((0..<pending.count).compactMap { pending[$0, 0] })
+        let waiting = try self.pending(task)
+        // it never was a member, or all have everything of it
+        let mayBeMissing = task.force && task.state >= .active
+        var sessions: [String: Connection] = [:]
         var down: [String] = []
         var failure: BdrError?
         // the local one last: what is shown here is what holds everywhere
-        for member in try self.members(task).sorted(by: { !$0.isLocal && $1.isLocal }) where waiting.contains(member.id) {
+        let members = try self.members(task).sorted { !$0.isLocal && $1.isLocal }
+        for member in members {
             do {
-                let session = try member.open()
+                sessions[member.id] = try member.open()
+            } catch let error as BdrError {
+                if waiting.contains(member.id) {
+                    down.append(member.name)
+                    failure = error
+                }
+            }
+        }
+        let ready = try mayBeMissing
+            ? self.complete(task, members, sessions, allAreThere: down.isEmpty) : Set(members.map { $0.id })
+        guard let ready else {
+            return false
+        }
+        for member in members where waiting.contains(member.id) && ready.contains(member.id) {
+            guard let session = sessions[member.id] else {
+                continue
+            }
+            do {
                 if task.state < .active, let token = task.joinToken {
                     // it never was a member: no record of it stays
                     try PeerCall.unsubscribe.ask(session, [token])
                     try PeerCall.cancel.ask(session, [token])
                 } else {
                     try PeerCall.stopReceiving.ask(session, [task.id])
-                    try PeerCall.removeNode.ask(session, [task.id])
+                    try PeerCall.removeNode.ask(session, [task.id, mayBeMissing ? "t" : "f"])
                 }
                 try PeerCall.release.ask(session, [task.token])
                 try Transaction.run {
@@ -278,9 +297,119 @@ struct PartWorker {
             try self.note(task, "waiting for \(down.joined(separator: ", ")): \(failure?.message ?? "")")
             return false
         }
+        guard try self.pending(task).isEmpty else {
+            return false
+        }
+        if mayBeMissing {
+            try self.addPending(task, members)
+            try self.move(task, to: "forget")
+        } else {
+            try self.finish(task)
+        }
+        return true
+    }
+
+    /// Has the members that are up give one another what they have of a dead node.
+    /// - Parameter allAreThere: no member is down that may have more.
+    /// - Returns: those that have everything there is to have; nil while some are at it.
+    private mutating func complete(
+        _ task: Task, _ members: [Member], _ sessions: [String: Connection], allAreThere: Bool
+    ) throws -> Set<String>? {
+        var survivors: [Survivor] = []
+        for member in members {
+            guard let session = sessions[member.id], let id = UInt32(member.id) else {
+                continue
+            }
+            // a transaction of its own, so that no worker receives any more when the position is read
+            try PeerCall.stopReceiving.ask(session, [task.id])
+            let found = try PeerCall.originPosition.ask(session, [task.id])
+            survivors.append(
+                Survivor(
+                    id: id, position: found[0, 0].flatMap { LSN.parse($0) } ?? 0,
+                    forwardsAfter: found[0, 1].flatMap { LSN.parse($0) }))
+        }
+        let plan = RecoveryPlan(survivors)
+        func name(_ id: UInt32) -> String { members.first { $0.id == String(id) }?.name ?? String(id) }
+        for step in plan.steps {
+            guard let receiver = sessions[String(step.receiver)], let source = sessions[String(step.source)] else {
+                continue
+            }
+            try self.note(
+                task,
+                "node \"\(name(step.receiver))\" gets the last changes of node \"\(task.name)\" from node \"\(name(step.source))\"")
+            let end = try PeerCall.position.ask(source)[0, 0] ?? ""
+            try PeerCall.recover.ask(receiver, [task.id, String(step.source), LSN.text(step.position), end])
+        }
+        guard plan.steps.isEmpty else {
+            return nil
+        }
+        var ready = Set(survivors.map { String($0.id) })
+        let furthest = survivors.map(\.position).max() ?? 0
+        for id in plan.incomplete {
+            guard allAreThere else {
+                // one that is down may be able to
+                try self.note(task, "node \"\(name(id))\" lacks changes of node \"\(task.name)\", and nobody who is up can send them")
+                ready.remove(String(id))
+                continue
+            }
+            let position = survivors.first { $0.id == id }?.position ?? 0
+            for session in sessions.values {
+                try PeerCall.noteMissing.ask(
+                    session, [String(id), task.id, LSN.text(position), LSN.text(furthest)])
+            }
+        }
+        return ready
+    }
+
+    /// Everybody knows that the node has left: nothing of it has to be forwarded any more.
+    private mutating func forget(_ task: Task) throws -> Bool {
+        let waiting = try self.pending(task)
+        for member in try self.members(task) where waiting.contains(member.id) {
+            do {
+                try PeerCall.forgetOrigin.ask(member.open(), [task.id])
+            } catch let error as BdrError {
+                try self.note(task, "waiting for \(member.name): \(error.message)")
+                return false
+            }
+            try Transaction.run {
+                _ = try SQL.query(
+                    """
+                    DELETE FROM bdr.part_pending
+                     WHERE part_node_id = $1::pg_catalog.oid AND member_id = $2::pg_catalog.oid
+                    """, [task.id, member.id])
+            }
+        }
+        // those that were parted meanwhile are not waited for
+        try self.finish(task)
+        return true
+    }
+
+    private func pending(_ task: Task) throws -> Set<String> {
+        let rows = try Transaction.run {
+            try SQL.query(
+                """
+                SELECT p.member_id FROM bdr.part_pending p JOIN bdr.node n ON n.node_id = p.member_id
+                 WHERE p.part_node_id = $1::pg_catalog.oid AND n.node_state = $2::pg_catalog.oid
+                """, [task.id, String(NodeState.active.rawValue)])
+        }
+        return Set((0..<rows.count).compactMap { rows[$0, 0] })
+    }
+
+    private func addPending(_ task: Task, _ members: [Member]) throws {
+        try Transaction.run {
+            for member in members {
+                _ = try SQL.query(
+                    """
+                    INSERT INTO bdr.part_pending (part_node_id, member_id) VALUES ($1::pg_catalog.oid, $2::pg_catalog.oid)
+                    ON CONFLICT DO NOTHING
+                    """, [task.id, member.id])
+            }
+        }
+    }
+
+    private func finish(_ task: Task) throws {
         try Transaction.run {
             _ = try SQL.query("DELETE FROM bdr.part_state WHERE part_node_id = $1::pg_catalog.oid", [task.id])
         }
-        return true
     }
 }

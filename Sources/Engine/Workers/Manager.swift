@@ -17,6 +17,9 @@ public func bdrEngineManagerMain() -> Int32 {
 private struct Manager {
     private var applies: [UInt32: ManagedWorker] = [:]
     private var join = ManagedWorker(role: Int32(BDR_ROLE_JOIN), peer: 0, name: "join")
+    private var group = ManagedWorker(role: Int32(BDR_ROLE_GROUP), peer: 0, name: "group")
+    /// By the node whose changes they get from another one.
+    private var recoveries: [UInt32: ManagedWorker] = [:]
     /// Origins of the node, to be removed should the extension be dropped.
     private var origins: Set<String> = []
     private var firstLook = true
@@ -32,6 +35,8 @@ private struct Manager {
     private struct View {
         var node: LocalNode
         var joining: Bool
+        var serving: Bool
+        var recovering: Set<UInt32>
         /// Peers to receive from, and their names.
         var peers: [UInt32: String]
         var origins: Set<String>
@@ -85,7 +90,11 @@ private struct Manager {
               FROM bdr.subscription s JOIN bdr.node n ON n.node_id = s.origin_node_id
              WHERE s.target_node_id = $1::pg_catalog.oid
             """, [String(node.id)])
-        var view = View(node: node, joining: joining, peers: [:], origins: [])
+        let recoveries = try SQL.query("SELECT origin_node_id FROM bdr.recovery WHERE NOT applied")
+        var view = View(
+            node: node, joining: joining, serving: try GroupSlot.isServed(),
+            recovering: Set((0..<recoveries.count).compactMap { recoveries[$0, 0].flatMap { UInt32($0) } }), peers: [:],
+            origins: [])
         for row in 0..<rows.count {
             guard let id = rows[row, 0].flatMap({ UInt32($0) }) else {
                 continue
@@ -163,13 +172,24 @@ private struct Manager {
             }
         }
         try self.join.keep(wanted: view.joining, minimum: minimum, maximum: maximum)
+        try self.group.keep(wanted: view.serving, minimum: minimum, maximum: maximum)
+        for peer in view.recovering where self.recoveries[peer] == nil {
+            self.recoveries[peer] = ManagedWorker(role: Int32(BDR_ROLE_RECOVER), peer: peer, name: "recovery")
+        }
+        for peer in Array(self.recoveries.keys) {
+            let wanted = view.recovering.contains(peer)
+            if try self.recoveries[peer]?.keep(wanted: wanted, minimum: minimum, maximum: maximum) == false && !wanted {
+                try host(bdr_host_worker_forget(Int32(BDR_ROLE_RECOVER), peer))
+                self.recoveries[peer] = nil
+            }
+        }
     }
 
     /// Milliseconds to the next look: sooner when a worker is to be started sooner.
     private var pause: Int64 {
         let now = bdr_host_now()
         var pause: Int64 = 1000
-        for worker in Array(self.applies.values) + [self.join] {
+        for worker in Array(self.applies.values) + Array(self.recoveries.values) + [self.join, self.group] {
             if let due = worker.due(now: now) {
                 pause = min(pause, due)
             }
@@ -213,6 +233,7 @@ private enum Leftovers {
         for peer in try self.peers() {
             try Workers.stopApply(of: peer)
         }
+        try Workers.stop(role: Int32(BDR_ROLE_GROUP), of: 0)
         let slots = try Transaction.run {
             try SQL.query(
                 """

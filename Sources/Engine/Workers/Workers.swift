@@ -7,18 +7,25 @@ enum Workers {
     /// Asks the apply worker of a peer to stop and waits until it has, so that its origin and slot are free.
     /// - Throws: object_in_use when it doesn't stop within 30 s.
     static func stopApply(of peer: UInt32) throws {
+        try self.stop(role: Int32(BDR_ROLE_APPLY), of: peer)
+    }
+
+    /// Asks a worker to stop and waits until it has.
+    /// - Throws: object_in_use when it doesn't stop within 30 s.
+    static func stop(role: Int32, of peer: UInt32) throws {
         let deadline = bdr_host_now() &+ 30_000_000
         while true {
             var info = BdrWorkerInfo()
-            try host(bdr_host_worker_info(Int32(BDR_ROLE_APPLY), peer, &info))
+            try host(bdr_host_worker_info(role, peer, &info))
             if info.running == 0 {
                 return
             }
             guard bdr_host_now() < deadline else {
                 throw BdrError(
-                    SQLSTATE.objectInUse, "the apply worker of node id \(peer) does not stop", hint: "Try again later.")
+                    SQLSTATE.objectInUse,
+                    peer == 0 ? "a worker does not stop" : "the worker for node id \(peer) does not stop", hint: "Try again later.")
             }
-            try host(bdr_host_worker_stop(Int32(BDR_ROLE_APPLY), peer))
+            try host(bdr_host_worker_stop(role, peer))
             try host(bdr_host_wait(nil, 50))
         }
     }

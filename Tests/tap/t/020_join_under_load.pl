@@ -95,7 +95,7 @@ sub all_caught_up
 	for my $node (@nodes)
 	{
 		my $lsn = $node->commit_position;
-		$node->wait_ok("SELECT count(*), bool_and(confirmed_flush_lsn >= '$lsn') FROM pg_replication_slots WHERE plugin = 'bdr'",
+		$node->wait_ok("SELECT count(*), bool_and(confirmed_flush_lsn >= '$lsn') FROM bdr.node_slots WHERE NOT is_group_slot",
 			'3|t', 'the three peers of ' . $node->name . ' have everything');
 	}
 	return;

@@ -29,7 +29,8 @@ my %server = (joiner => $joiner, target => $target, other => $other);
 sub traces
 {
 	my ($node) = @_;
-	return $node->sql("SELECT (SELECT count(*) FROM pg_replication_slots), (SELECT count(*) FROM pg_replication_origin),
+	return $node->sql("SELECT (SELECT count(*) FROM pg_replication_slots WHERE slot_name IS DISTINCT FROM bdr.local_group_slot_name()),
+		(SELECT count(*) FROM pg_replication_origin),
 		(SELECT count(*) FROM bdr.subscription), (SELECT count(*) FROM bdr.node), (SELECT count(*) FROM bdr.node_group WHERE join_token IS NOT NULL)");
 }
 sub pause_at
@@ -87,6 +88,7 @@ for my $place (@places)
 		if ($state =~ /failed/)
 		{
 			$again++;
+			$_->wait_ok("SELECT count(*) FROM pg_replication_slots WHERE slot_name ~ '^bdr_db1_[^_]*\$'", '0', "$name: no group slot is left on " . $_->name) for ($target, $other, $joiner);
 			is(traces($joiner), '0|0|0|1|0', "$name: the join is given up and leaves nothing on the joining node");
 			is(traces($_), '1|1|1|2|0', "$name: nothing is left on " . $_->name) for ($target, $other);
 			$joiner->sql("SELECT bdr.join_node_group(@{[quote_literal($target->dsn)]})");
@@ -102,10 +104,12 @@ for my $place (@places)
 			$node->sql("INSERT INTO t VALUES ($writes, 'after on @{[$node->name]} $writes')");
 			$good &&= $node->wait_for("SELECT count(*) FROM pg_replication_slots WHERE active", '2', timeout => 60);
 			my $lsn = $node->commit_position;
-			$good &&= $node->wait_for("SELECT count(*), bool_and(confirmed_flush_lsn >= '$lsn') FROM pg_replication_slots", '2|t', timeout => 60);
+			$good &&= $node->wait_for("SELECT count(*), bool_and(confirmed_flush_lsn >= '$lsn') FROM bdr.node_slots WHERE NOT is_group_slot", '2|t', timeout => 60);
 		}
 		ok($good, "$name: all nodes have everything") or $joiner->show_state;
 		same_rows($target, $_, 't', "$name: " . $_->name . ' has the same rows') for ($other, $joiner);
+		$_->value_ok('SELECT count(*) FROM pg_replication_slots WHERE slot_name = bdr.local_group_slot_name()', '1', "$name: " . $_->name . ' has a group slot')
+			for ($target, $other, $joiner);
 		is(traces($_), '2|2|2|3|0', "$name: " . $_->name . ' has what it needs and nothing else') for ($target, $other, $joiner);
 		$joiner->value_ok("SELECT count(*) FROM pg_indexes WHERE tablename = 't'", '2', "$name: the indexes are there once");
 		# And out again, for the next one.
