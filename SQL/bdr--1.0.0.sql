@@ -420,8 +420,9 @@ CREATE FUNCTION bdr.request_replay_progress_update() RETURNS void
 	AS 'MODULE_PATHNAME', 'bdr_request_replay_progress_update';
 COMMENT ON FUNCTION bdr.request_replay_progress_update() IS 'tells the others now how far this node is, and asks them to do the same';
 
+-- for those who may wait for peers but not read the catalog
 CREATE FUNCTION bdr.local_group_slot_name() RETURNS text
-	LANGUAGE c STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+	LANGUAGE c STABLE PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 	AS 'MODULE_PATHNAME', 'bdr_local_group_slot_name';
 COMMENT ON FUNCTION bdr.local_group_slot_name() IS 'name of the slot that holds WAL for the whole group';
 
@@ -683,7 +684,7 @@ GRANT SELECT ON bdr.local_node_summary, bdr.node, bdr.node_group, bdr.node_local
 GRANT EXECUTE ON FUNCTION bdr.bdr_edition(), bdr.bdr_version(), bdr.bdr_version_num(), bdr.peer_state_name(oid),
 	bdr.show_subscription_status(), bdr.show_workers(), bdr.internal_mask_dsn(text),
 	bdr.internal_object_name(text, text, text, text, text), bdr.local_group_slot_name() TO bdr_read_all_stats;
-GRANT EXECUTE ON FUNCTION bdr.wait_slot_confirm_lsn(text, pg_lsn) TO bdr_application;
+GRANT EXECUTE ON FUNCTION bdr.wait_slot_confirm_lsn(text, pg_lsn), bdr.local_group_slot_name() TO bdr_application;
 
 -- Members of bdr_superuser may let a node join without being superusers; PostgreSQL gives these to superusers only.
 GRANT EXECUTE ON FUNCTION pg_catalog.pg_replication_origin_create(text), pg_catalog.pg_replication_origin_drop(text),

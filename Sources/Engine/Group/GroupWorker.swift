@@ -143,6 +143,8 @@ private struct GroupWorker {
                 return
             }
             if goal.local > slot.confirmed ?? UInt64.max {
+                // the server would log each time how it begins to decode
+                try SQL.query("SELECT pg_catalog.set_config('log_min_messages', 'fatal', true)")
                 try SQL.query(
                     "SELECT FROM pg_catalog.pg_replication_slot_advance($1, $2::pg_catalog.pg_lsn)",
                     [slot.name, LSN.text(goal.local)])

@@ -172,7 +172,9 @@ public func bdrEngineWaitSlotConfirm(_ slotName: UnsafePointer<CChar>?, _ target
             let behind = try SQL.query(
                 """
                 SELECT FROM pg_catalog.pg_replication_slots
-                 WHERE plugin = 'bdr' AND database = pg_catalog.current_database() AND slot_name = COALESCE($1, slot_name)
+                 WHERE plugin = 'bdr' AND database = pg_catalog.current_database() AND NOT temporary
+                   AND CASE WHEN $1 IS NULL THEN slot_name IS DISTINCT FROM bdr.local_group_slot_name()
+                            ELSE slot_name = $1 END
                    AND (confirmed_flush_lsn IS NULL OR confirmed_flush_lsn < $2::pg_catalog.pg_lsn)
                 """, [slot, LSN.text(targetLSN)])
             if behind.count == 0 {
