@@ -871,6 +871,12 @@ bdr_manager_wakeup(Oid database)
 	LWLockRelease(shared->lock);
 }
 
+void
+bdr_host_wake_manager(void)
+{
+	bdr_manager_wakeup(MyDatabaseId);
+}
+
 /*
  * Asks for a manager in a database, or wakes the one that is there. What the last one told may be wrong from now on: until
  * it tells again, sessions look at the catalog. Never raises: it is called after a commit.

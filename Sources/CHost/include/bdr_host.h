@@ -188,6 +188,8 @@ int32_t bdr_host_worker_forget(int32_t role, uint32_t peer);
 int32_t bdr_host_worker_peers(uint32_t *peers, int32_t capacity);
 /* Names of the origins that apply workers of this database have used since the server was started; one column. */
 int32_t bdr_host_database_origins(BdrSqlResult **result);
+/* Has the manager of this database look at the catalog now; what it shall see must be committed. */
+void bdr_host_wake_manager(void);
 /* True when this database's workers shall stop (DROP DATABASE is waiting). */
 bool bdr_host_database_closing(void);
 /* Tells the other processes of the server what state the local node of this database is in (gate for writes). */

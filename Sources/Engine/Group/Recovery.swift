@@ -97,6 +97,7 @@ enum Recovery {
             return try SQL.query("SELECT false")
         }
         guard rows[0, 0] == "t", let reached = rows[0, 2] else {
+            bdr_host_wake_manager()
             return try SQL.query("SELECT false")
         }
         // transactions of which nothing was left to do have no commit here that says so

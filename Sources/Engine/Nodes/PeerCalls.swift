@@ -56,6 +56,7 @@ enum PeerCall: String {
     case removeNode = "remove_node"
     case leave
     case release
+    case wake
     case hasGroupSlot = "has_group_slot"
     case originPosition = "origin_position"
     case recover
@@ -149,6 +150,9 @@ enum PeerCall: String {
             return try Self.nothing()
         case .removeNode: return try Parting.remove(argument(0), keepOrigin: argument(1) == "t")
         case .leave: return try Parting.leave()
+        case .wake:
+            bdr_host_wake_manager()
+            return try Self.nothing()
         case .hasGroupSlot:
             return try SQL.query(
                 "SELECT ($1::pg_catalog.bool AND EXISTS (SELECT FROM bdr.group_slot_mark))::pg_catalog.text",

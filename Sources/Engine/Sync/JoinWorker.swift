@@ -470,6 +470,7 @@ final class JoinWorker {
     private func haveGroupSlots(_ target: Connection, _ peers: [Peer]) throws -> Bool {
         let members = [(self.record.targetName ?? "", target)] + (try peers.map { ($0.name, try self.session($0)) })
         for (name, session) in members {
+            try PeerCall.wake.ask(session)
             let outcome = try self.poll { try PeerCall.hasGroupSlot.ask(session)[0, 0] == "true" }
             guard outcome == .done else {
                 try self.noteOnce("waiting for the transactions that run on node \"\(name)\", to create its group slot")
@@ -598,6 +599,7 @@ final class JoinWorker {
             try self.set("local_lsn", try self.createLocalSlot(peer.localSlot), of: peer)
         }
         if !peers.isEmpty {
+            bdr_host_wake_manager()
             // before anything is received that others may lack
             let outcome = try self.poll {
                 try Transaction.run {
@@ -621,6 +623,12 @@ final class JoinWorker {
         try PeerCall.subscribe.ask(self.target(), [self.record.token, slot])
         for peer in peers {
             try PeerCall.subscribe.ask(self.session(peer), [self.record.token, peer.localSlot])
+        }
+        // streams begin now rather than when the managers look next
+        bdr_host_wake_manager()
+        try PeerCall.wake.ask(self.target())
+        for peer in peers {
+            try PeerCall.wake.ask(self.session(peer))
         }
         return .done
     }
