@@ -43,6 +43,7 @@ extern int32_t bdr_engine_manager_leftovers(void);
 extern int32_t bdr_engine_apply_main(uint32_t peer);
 extern int32_t bdr_engine_join_main(void);
 extern int32_t bdr_engine_group_main(void);
+extern int32_t bdr_engine_promote_node(bool wait_for_completion);
 extern int32_t bdr_engine_recover_main(uint32_t peer);
 
 /* Records an error of a worker that has ended its transaction (own transaction inside). */

@@ -32,6 +32,7 @@ PG_FUNCTION_INFO_V1(bdr_alter_subscription_enable);
 PG_FUNCTION_INFO_V1(bdr_alter_subscription_disable);
 PG_FUNCTION_INFO_V1(bdr_local_group_slot_name);
 PG_FUNCTION_INFO_V1(bdr_request_replay_progress_update);
+PG_FUNCTION_INFO_V1(bdr_promote_node);
 PG_FUNCTION_INFO_V1(bdr_peer_state_name);
 PG_FUNCTION_INFO_V1(bdr_mask_dsn);
 PG_FUNCTION_INFO_V1(bdr_object_name);
@@ -251,6 +252,14 @@ bdr_local_group_slot_name(PG_FUNCTION_ARGS)
 
 	ENGINE_CALL(bdr_engine_local_group_slot_name(&name));
 	return EngineText(fcinfo, name);
+}
+
+Datum
+bdr_promote_node(PG_FUNCTION_ARGS)
+{
+	bdr_require_preload();
+	ENGINE_CALL(bdr_engine_promote_node(FlagArgument(fcinfo, 0, "wait_for_completion")));
+	PG_RETURN_VOID();
 }
 
 Datum

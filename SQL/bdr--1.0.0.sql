@@ -159,6 +159,7 @@ CREATE TABLE bdr.join_state (
 	origin_name name,
 	catchup_lsn pg_lsn,
 	cancel_requested bool NOT NULL DEFAULT false,
+	pause_in_standby bool NOT NULL DEFAULT false,
 	progress text,
 	tables_total int,
 	tables_done int NOT NULL DEFAULT 0,
@@ -355,6 +356,11 @@ CREATE FUNCTION bdr.join_node_group(join_target_dsn text, node_group_name text D
 	AS 'MODULE_PATHNAME', 'bdr_join_node_group';
 COMMENT ON FUNCTION bdr.join_node_group(text, text, boolean, boolean, text) IS
 	'makes the local node a member of the group of the node at join_target_dsn, copying structure and data from it';
+
+CREATE FUNCTION bdr.promote_node(wait_for_completion boolean DEFAULT true) RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME', 'bdr_promote_node';
+COMMENT ON FUNCTION bdr.promote_node(boolean) IS 'makes the local node, which has paused its join in standby, a full member';
 
 CREATE FUNCTION bdr.wait_for_join_completion(verbose_progress boolean DEFAULT false) RETURNS void
 	LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp

@@ -12,11 +12,6 @@ public func bdrEngineJoinNodeGroup(
         let dsn = try Argument.text(targetDSN, "join_target_dsn")
         let group = groupName.map { String(cString: $0) }
         let structure = try Argument.text(synchronizeStructure, "synchronize_structure")
-        if pauseInStandby {
-            throw BdrError(
-                SQLSTATE.featureNotSupported, "pause_in_standby := true is not supported yet",
-                hint: "Leave the parameter away.")
-        }
         guard ["all", "none"].contains(structure) else {
             throw BdrError(
                 SQLSTATE.invalidParameterValue, "unknown value \"\(structure)\" of synchronize_structure",
@@ -40,7 +35,7 @@ public func bdrEngineJoinNodeGroup(
         let loop = try Session.open(dsn: node.dsn, "this node with its own local_dsn")
         do {
             try JoinPreflight(node: node, targetDSN: dsn, group: group, copiesStructure: structure == "all", loop: loop).run()
-            try PeerCall.beginJoin.ask(loop, [dsn, structure, group])
+            try PeerCall.beginJoin.ask(loop, [dsn, structure, group, pauseInStandby ? "t" : "f"])
         } catch let error as RemoteError {
             throw error.asError("could not begin to join")
         }
@@ -59,6 +54,28 @@ public func bdrEngineWaitForJoinCompletion(_ verboseProgress: Bool) -> Int32 {
         }
         let loop = try Session.open(dsn: node.dsn, "this node with its own local_dsn")
         try JoinWait(loop: loop, verbose: verboseProgress).run()
+    }
+}
+
+@c(bdr_engine_promote_node)
+public func bdrEnginePromoteNode(_ waitForCompletion: Bool) -> Int32 {
+    entry {
+        let node = try LocalNode.require()
+        guard node.state == .standby else {
+            throw BdrError(
+                SQLSTATE.objectNotInPrerequisiteState, "node \"\(node.name)\" is not in standby",
+                detail: "Its state is \(node.state.name).",
+                hint: "Only a node that has joined with pause_in_standby := true can be promoted.")
+        }
+        let loop = try Session.open(dsn: node.dsn, "this node with its own local_dsn")
+        do {
+            try PeerCall.promoteStandby.ask(loop)
+        } catch let error as RemoteError {
+            throw error.asError("node \"\(node.name)\" could not be promoted")
+        }
+        if waitForCompletion {
+            try JoinWait(loop: loop, verbose: false).run()
+        }
     }
 }
 
@@ -289,10 +306,13 @@ struct JoinWait {
     private func isOver() throws -> Bool {
         let rows = try self.loop.query(
             """
-            SELECT n.node_state, n.node_name, j.step, j.error_sqlstate, j.error_message, j.error_detail, j.error_hint
+            SELECT n.node_state, n.node_name, j.step, j.error_sqlstate, j.error_message, j.error_detail, j.error_hint,
+                   j.pause_in_standby
               FROM bdr.local_node l JOIN bdr.node n ON n.node_id = l.node_id LEFT JOIN bdr.join_state j ON true
             """)
-        if rows[0, 0] == String(NodeState.active.rawValue) {
+        if rows[0, 0] == String(NodeState.active.rawValue)
+            || (rows[0, 0] == String(NodeState.standby.rawValue) && rows[0, 7] == "t")
+        {
             return true
         }
         let name = rows[0, 1] ?? ""

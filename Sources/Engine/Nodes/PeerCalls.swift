@@ -57,6 +57,7 @@ enum PeerCall: String {
     case leave
     case release
     case wake
+    case promoteStandby = "promote_standby"
     case hasGroupSlot = "has_group_slot"
     case originPosition = "origin_position"
     case recover
@@ -83,7 +84,8 @@ enum PeerCall: String {
         case .describe: return try Self.describe()
         case .checkBack: return try Self.checkBack(argument(0), argument(1), argument(2), argument(3))
         case .beginJoin:
-            return try Self.beginJoin(argument(0), argument(1), arguments.count > 2 ? arguments[2] : nil)
+            return try Self.beginJoin(
+                argument(0), argument(1), arguments.count > 2 ? arguments[2] : nil, pauseInStandby: argument(3) == "t")
         case .lock: return try Self.lock(argument(0), argument(1))
         case .reserve: return try Self.reserve(argument)
         case .track:
@@ -153,6 +155,7 @@ enum PeerCall: String {
         case .wake:
             bdr_host_wake_manager()
             return try Self.nothing()
+        case .promoteStandby: return try Self.promoteStandby()
         case .hasGroupSlot:
             return try SQL.query(
                 "SELECT ($1::pg_catalog.bool AND EXISTS (SELECT FROM bdr.group_slot_mark))::pg_catalog.text",
@@ -211,7 +214,9 @@ enum PeerCall: String {
 
     /// Stores the request of the local node to join; called over the node's own connection string, so that it is committed
     /// when the caller begins to wait.
-    private static func beginJoin(_ dsn: String, _ structure: String, _ group: String?) throws -> Rows {
+    private static func beginJoin(
+        _ dsn: String, _ structure: String, _ group: String?, pauseInStandby: Bool
+    ) throws -> Rows {
         try SQL.query("LOCK TABLE bdr.local_node IN SHARE ROW EXCLUSIVE MODE")
         let node = try LocalNode.require()
         guard !node.isInGroup, try SQL.query(
@@ -227,10 +232,27 @@ enum PeerCall: String {
         try SQL.query(
             """
             INSERT INTO bdr.join_state (step, reached, target_dsn, synchronize_structure, requested_group, join_token,
-                                        kept_extensions)
+                                        pause_in_standby, kept_extensions)
             VALUES ('preflight', 'preflight', $1, $2, $3::pg_catalog.name, pg_catalog.gen_random_uuid()::pg_catalog.text,
-                    ARRAY(SELECT extname FROM pg_catalog.pg_extension))
-            """, [dsn, structure, group])
+                    $4::pg_catalog.bool, ARRAY(SELECT extname FROM pg_catalog.pg_extension))
+            """, [dsn, structure, group, pauseInStandby ? "t" : "f"])
+        try self.setTarget(pauseInStandby ? .standby : .active)
+        return try self.nothing()
+    }
+
+    /// The state that the local node is to reach.
+    private static func setTarget(_ state: NodeState) throws {
+        try SQL.query(
+            """
+            UPDATE bdr.node SET target_state = $1::pg_catalog.oid
+             WHERE node_id = (SELECT node_id FROM bdr.local_node)
+            """, [String(state.rawValue)])
+    }
+
+    /// The local node goes on from where it has paused.
+    private static func promoteStandby() throws -> Rows {
+        try SQL.query("UPDATE bdr.join_state SET pause_in_standby = false WHERE step = $1", [JoinStep.standby.rawValue])
+        try self.setTarget(.active)
         return try self.nothing()
     }
 

@@ -83,6 +83,10 @@ final class JoinWorker {
             for entered in state.step.entersStates {
                 try NodeCatalog.setState(self.node.id, entered)
             }
+            if state.step == .failed {
+                try SQL.query(
+                    "UPDATE bdr.node SET target_state = node_state WHERE node_id = $1::pg_catalog.oid", [String(self.node.id)])
+            }
             try JoinRecord.note(state.step.title)
             self.node = try LocalNode.require()
         }
@@ -213,9 +217,10 @@ final class JoinWorker {
 
     private func perform(_ step: JoinStep) throws -> JoinOutcome {
         switch step {
-        case .preflight, .standby:
+        case .preflight:
             // both sides were checked before the join was stored
             return .done
+        case .standby: return try self.standBy()
         case .reserve: return try self.reserve()
         case .createPeerSlots: return try self.createPeerSlots()
         case .awaitPeerPositions: return try self.awaitPeerPositions()
@@ -703,6 +708,18 @@ final class JoinWorker {
                 break
             }
         }
+        return .waiting
+    }
+
+    /// Receives and sends nothing, until it is promoted.
+    private func standBy() throws -> JoinOutcome {
+        let isPaused = try Transaction.run {
+            try SQL.query("SELECT FROM bdr.join_state WHERE pause_in_standby").count > 0
+        }
+        guard isPaused else {
+            return .done
+        }
+        try self.noteOnce("in standby, until bdr.promote_node() is called")
         return .waiting
     }
 

@@ -90,7 +90,6 @@ SELECT * FROM try($$SELECT bdr.create_node_group('g', parent_group_name := 'p')$
 SELECT * FROM try($$SELECT bdr.create_node_group('g', join_node_group := false)$$);
 SELECT * FROM try($$SELECT bdr.create_node_group('g', node_group_type := 'subscriber-only')$$);
 SELECT * FROM try($$SELECT bdr.create_node_group('g', node_group_type := 'teapot')$$);
-SELECT * FROM try($$SELECT bdr.join_node_group('dbname=x', pause_in_standby := true)$$);
 SELECT * FROM try($$SELECT bdr.join_node_group('dbname=x', synchronize_structure := 'half')$$);
 SELECT * FROM try($$SELECT * FROM bdr.internal_peer_call('no_such_call', 'x')$$);
 SELECT * FROM try($$SELECT bdr.internal_object_name('teapot', 'd', 'g', 'o', 't')$$);

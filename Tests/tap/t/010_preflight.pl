@@ -119,7 +119,7 @@ $a->sql("SELECT bdr.create_node_group('g'); SELECT bdr.wait_for_join_completion(
 refused($a, "SELECT bdr.create_node_group('h')", '55000', qr/group/, 'a second group');
 refused($a, $join->($b->dsn), '55000', qr/group/, 'join: already in a group');
 refused($b, $join->($a->dsn, "node_group_name := 'other'"), '22023', qr/other/, 'join: group of another name');
-refused($b, $join->($a->dsn, 'pause_in_standby := true'), '0A000', qr/pause_in_standby|standby/, 'join: pause_in_standby');
+refused($b, 'SELECT bdr.promote_node()', '55000', qr/not in standby/, 'promoting a node that is not in standby');
 refused($b, $join->($a->dsn, "synchronize_structure := 'some'"), '22023', qr/synchronize_structure/, 'join: bad synchronize_structure');
 refused($b, $join->($a->dsn(user => 'nobody')), '08001', qr/nobody/, 'join: target user unknown');
 $b->sql('CREATE TABLE in_the_way (a int)');
