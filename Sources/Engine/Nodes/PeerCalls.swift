@@ -85,7 +85,8 @@ enum PeerCall: String {
         case .checkBack: return try Self.checkBack(argument(0), argument(1), argument(2), argument(3))
         case .beginJoin:
             return try Self.beginJoin(
-                argument(0), argument(1), arguments.count > 2 ? arguments[2] : nil, pauseInStandby: argument(3) == "t")
+                argument(0), argument(1), arguments.count > 2 ? arguments[2] : nil,
+                pauseInStandby: arguments.count > 3 && arguments[3] == "t")
         case .lock: return try Self.lock(argument(0), argument(1))
         case .reserve: return try Self.reserve(argument)
         case .track:
