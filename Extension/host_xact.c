@@ -76,9 +76,16 @@ bdr_host_now(void)
 }
 
 uint64_t
-bdr_host_flushed_lsn(void)
+bdr_host_safe_lsn(void)
 {
-	return RecoveryInProgress() ? 0 : GetFlushRecPtr(NULL);
+	XLogRecPtr	flushed;
+	XLogRecPtr	on_standbys;
+
+	if (RecoveryInProgress())
+		return 0;
+	flushed = GetFlushRecPtr(NULL);
+	on_standbys = bdr_standby_position();
+	return Min(flushed, on_standbys);
 }
 
 /*

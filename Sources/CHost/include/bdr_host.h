@@ -66,7 +66,7 @@ int32_t bdr_host_xact_abort(void);
 bool bdr_host_in_xact(void);
 
 int64_t bdr_host_now(void);			  /* µs since 2000-01-01 UTC */
-uint64_t bdr_host_flushed_lsn(void);  /* local WAL flushed up to here */
+uint64_t bdr_host_safe_lsn(void);	  /* local WAL flushed up to here, and on the standbys of bdr.standby_slot_names */
 int32_t bdr_host_wal_end(uint64_t *lsn); /* end of the local WAL, made durable: what a peer is able to confirm */
 
 /* Replication origin of this session (apply worker). */

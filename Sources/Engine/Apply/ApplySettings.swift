@@ -16,6 +16,8 @@ struct ApplySettings {
     var localName: String
     /// A node joins through this one: each transaction notes its position in a row, for the copy's snapshot to contain.
     var tracksPosition: Bool
+    /// The timeline of the peer's WAL that was followed so far.
+    var originTimeline: UInt32?
 
     /// Reads the subscription for a peer; nil when there is none or it is disabled. Inside a transaction.
     static func load(peer: UInt32) throws -> ApplySettings? {
@@ -23,7 +25,7 @@ struct ApplySettings {
             """
             SELECT s.sub_name, s.sub_slot_name, s.sub_origin_name, g.node_group_name, g.node_group_uuid,
                    p.node_name, i.if_dsn, l.node_id, n.node_name,
-                   EXISTS (SELECT FROM bdr.join_tracking)
+                   EXISTS (SELECT FROM bdr.join_tracking), s.origin_timeline
               FROM bdr.subscription s
               JOIN bdr.local_node l ON l.node_id = s.target_node_id
               JOIN bdr.node n ON n.node_id = l.node_id
@@ -42,7 +44,7 @@ struct ApplySettings {
         return ApplySettings(
             subscription: text(0), slot: text(1), origin: text(2), groupName: text(3), groupUUID: text(4),
             peerID: peer, peerName: text(5), peerDSN: text(6), localID: localID, localName: text(8),
-            tracksPosition: text(9) == "t")
+            tracksPosition: text(9) == "t", originTimeline: rows[0, 10].flatMap { UInt32($0) })
     }
 }
 

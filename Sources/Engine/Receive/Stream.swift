@@ -44,6 +44,7 @@ struct Stream {
         self.statusInterval = Int64(bdr_host_setting_int("wal_receiver_status_interval", 10)) * 1_000_000
         do {
             try self.connection.query("SET statement_timeout = 0")
+            try PeerTimeline.check(self.connection, settings: settings, progress: from)
             let memory = bdr_host_setting_int("bdr.decoding_work_mem", -1)
             if memory >= 64 {
                 try self.connection.query("SET logical_decoding_work_mem = '\(memory)kB'")
@@ -123,7 +124,7 @@ struct Stream {
     /// Tells the peer what is durable here, when it changed, when it is time to, or when `force`d.
     mutating func sendFeedback(force: Bool, requestReply: Bool = false) throws {
         let now = bdr_host_now()
-        let status = self.feedback.acknowledge(localFlushed: bdr_host_flushed_lsn())
+        let status = self.feedback.acknowledge(localFlushed: bdr_host_safe_lsn())
         let due = self.statusInterval > 0 && now &- self.lastSent >= self.statusInterval
         guard force || requestReply || due || status.flushed != self.sentFlushed || status.written != self.sentWritten
         else {
