@@ -166,6 +166,12 @@ extern XLogRecPtr bdr_standby_position(void);
 /* whether the wait for a position may end; warns of slots that are not there. waited: ms so far */
 extern bool bdr_standby_has(XLogRecPtr lsn, long waited);
 
+/* sent_positions.c: what was sent on the slot that this process holds */
+extern Size bdr_sent_shmem_size(void);
+extern void bdr_sent_shmem_startup(void);
+extern void bdr_sent_forget(void);
+extern void bdr_sent_commit(XLogRecPtr commit_lsn);
+
 /* failover_slots.c: on a standby, keeps the slots of the primary's peers */
 extern void bdr_failover_slots_init(void);
 

@@ -168,19 +168,13 @@ bdr_host_apply_commit(uint64_t remote_end_lsn, int64_t commit_time, uint64_t *lo
 		PopActiveSnapshot();
 	replorigin_session_origin_lsn = remote_end_lsn;
 	replorigin_session_origin_timestamp = commit_time;
-	if (TransactionIdIsValid(GetTopTransactionIdIfAny()))
-	{
-		CommitTransactionCommand();
-		*local_end = XactLastCommitEnd;
-	}
-	else
-	{
-		/*
-		 * Everything was skipped, so no commit record will carry the progress. Without one a restart would only make the origin
-		 * send this transaction again, which is skipped again.
-		 */
-		CommitTransactionCommand();
-	}
+	/*
+	 * Also when everything was skipped there has to be a commit record, which carries the progress: the origin takes a peer that
+	 * has confirmed a transaction, and asks for it again, for one that has lost changes.
+	 */
+	(void) GetCurrentTransactionId();
+	CommitTransactionCommand();
+	*local_end = XactLastCommitEnd;
 	HOST_END();
 	return BDR_OK;
 }

@@ -599,6 +599,9 @@ FixSettings(OutputState *state)
 									 GUC_ACTION_SAVE, true, 0, false);
 	}
 
+	/* the peer would print warnings that are meant for this server's log */
+	if (am_walsender)
+		SetConfigOption("client_min_messages", "error", PGC_USERSET, PGC_S_OVERRIDE);
 	/* send functions convert strings to the client's encoding; the peer's is ours (checked by the encoder) */
 	if (am_walsender)
 		SetConfigOption("client_encoding", GetDatabaseEncodingName(), PGC_USERSET, PGC_S_OVERRIDE);
@@ -631,7 +634,10 @@ Startup(LogicalDecodingContext *ctx, OutputPluginOptions *options, bool is_init)
 	state->ctx = ctx;
 	ctx->output_plugin_private = state;
 	if (is_init)
+	{
+		bdr_sent_forget();
 		return;
+	}
 
 	state->reset.func = ReleaseEncoder;
 	state->reset.arg = state;
@@ -749,6 +755,8 @@ Commit(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, XLogRecPtr commit_lsn
 		return;
 	}
 	ENGINE_CALL(bdr_engine_output_commit(state->encoder, commit_lsn, txn->end_lsn, txn->xact_time.commit_time, &sent));
+	if (sent)
+		bdr_sent_commit(commit_lsn);
 	MemoryContextSwitchTo(caller);
 	MemoryContextReset(state->row_context);
 }

@@ -73,8 +73,7 @@ int32_t bdr_host_wal_end(uint64_t *lsn); /* end of the local WAL, made durable: 
 int32_t bdr_host_origin_setup(const char *origin_name, uint64_t *remote_lsn);
 
 /* Apply transactions. begin: starts a local transaction for a remote one. commit: commits it with the remote end LSN and
- * commit time in its commit record; *local_end is the end of the local commit record, 0 when nothing was written (then
- * the progress of the origin was still made durable as far as PostgreSQL can without a commit record: not at all). */
+ * commit time in its commit record, which there is even when nothing was changed; *local_end is the end of that record. */
 int32_t bdr_host_apply_begin(uint64_t remote_lsn, int64_t commit_time);
 int32_t bdr_host_apply_commit(uint64_t remote_end_lsn, int64_t commit_time, uint64_t *local_end);
 
@@ -196,6 +195,12 @@ void bdr_host_progress_count(int32_t kind, uint64_t n);
 
 /* Drops a logical slot of this database if it exists, ending a walsender that still holds it. */
 int32_t bdr_host_slot_drop(const char *name);
+
+/* ---- what was sent (sent_positions.c) ------------------------------------------------------------------------- */
+
+/* Where the commit record begins of the last transaction that is known to have been sent on the slot of this session and
+ * confirmed; 0 when none is. *confirmed: up to where the peer has confirmed. */
+uint64_t bdr_host_sent_and_confirmed(uint64_t *confirmed);
 
 /* ---- output plugin (output_plugin.c) -------------------------------------------------------------------------- */
 

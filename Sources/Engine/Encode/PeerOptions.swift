@@ -25,6 +25,8 @@ struct PeerOptions {
     let wantsForwarded: Bool
     /// Bytes after which a frame is written.
     let maxFrame: Int
+    /// Up to where it has applied our changes; nil when it does not say.
+    let progress: UInt64?
 
     static let frameRange: ClosedRange<UInt32> = 1024...(16 << 20)
 
@@ -56,6 +58,7 @@ struct PeerOptions {
         self.wantsBinary = try values.flag("binary")
         self.wantsForwarded = try values.flag("forward")
         self.maxFrame = Int(try values.number("max_frame", in: Self.frameRange))
+        self.progress = try values.position("progress")
     }
 
     static func invalid(_ name: String, _ value: String, _ detail: String) -> BdrError {
@@ -120,6 +123,17 @@ struct PeerOptions {
                     name, value, "It must be a number from \(range.lowerBound) to \(range.upperBound).")
             }
             return number
+        }
+
+        func position(_ name: String) throws -> UInt64? {
+            guard self.byName[name] != nil else {
+                return nil
+            }
+            let value = try self.text(name)
+            guard let position = LSN.parse(value) else {
+                throw PeerOptions.invalid(name, value, "It must be a WAL position.")
+            }
+            return position
         }
 
         func flag(_ name: String) throws -> Bool {

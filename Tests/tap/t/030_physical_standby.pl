@@ -41,6 +41,10 @@ my $slots = "SELECT count(*) FROM pg_replication_slots WHERE plugin = 'bdr'";
 
 # ---- a standby that can't have safe slots says so ---------------------------------------------------------------------
 
+# A transaction that began before the WAL that the standby has, and runs while the slot is made.
+my $long = $a->background_psql($a->db);
+$long->query_safe("BEGIN; INSERT INTO t VALUES (100, 'long, before the standby')");
+$a->sql('SELECT pg_switch_wal()');
 my $s = standby_of($a, 's', slot => '', feedback => 'off');
 ok(wait_until(sub { my $log = slurp_file($s->logfile); $log =~ /hot_standby_feedback is off/ && $log =~ /primary_slot_name is not set/ }),
 	'without feedback and slot, the log says what is to be set');
@@ -49,13 +53,16 @@ $a->sql("SELECT pg_create_physical_replication_slot('s_slot', true)");
 
 # ---- slots on the standby ---------------------------------------------------------------------------------------------
 
-# A transaction that runs while the slot is made and is committed later: what it did before has to be found after promotion.
-my $long = $a->background_psql($a->db);
-$long->query_safe("BEGIN; INSERT INTO t VALUES (100, 'long, before the slot')");
 $s->append_conf('postgresql.conf', "primary_slot_name = 's_slot'\nhot_standby_feedback = on");
 $s->reload;
 $s->wait_ok($slots, '1', 'the slot of the peer comes to the standby');
-$a->sql("INSERT INTO t SELECT i, 'meanwhile' FROM generate_series(101, 110) i");
+$a->wait_ok("SELECT catalog_xmin IS NOT NULL FROM pg_replication_slots WHERE slot_name = 's_slot'", 't', 'the primary keeps catalog rows for it');
+$a->sql("INSERT INTO t SELECT i, 'meanwhile' FROM generate_series(101, 110) i; CHECKPOINT");
+wait_caught_up($a, $b);
+sleep 5;
+$s->value_ok("$slots AND NOT temporary", '0', 'it is not a lasting one while a transaction runs of which the standby has not all WAL');
+$s->restart;
+$s->wait_ok($slots, '1', 'such a standby can be restarted, and begins anew');
 $long->query_safe('COMMIT');
 $long->quit;
 $s->wait_ok("$slots AND NOT temporary", '1', 'and is made a lasting one when it is safe');
@@ -173,6 +180,9 @@ $s->sql("INSERT INTO t VALUES (700, 'on the standby')");
 wait_caught_up($s, $b);
 ok(replayed($s2, $s), 'the standby has this');
 $s2->stop;
+$b->sql("INSERT INTO t VALUES (1700, 'of the peer, not on the standby')");
+$s->wait_ok('SELECT count(*) FROM t WHERE id = 1700', '1', 'a change of the peer is confirmed to it');
+wait_caught_up($s, $b);
 $s->sql("INSERT INTO t VALUES (701, 'not on the standby')");
 $b->wait_ok('SELECT count(*) FROM t WHERE id = 701', '1', 'a peer may be ahead of the standby without the setting');
 $s->stop('immediate');
@@ -188,6 +198,10 @@ like($b->sql("SELECT error_context_message FROM bdr.worker_errors WHERE error_me
 	qr{changes up to [0-9A-F]+/[0-9A-F]+, but its timeline 3 goes on from [0-9A-F]+/[0-9A-F]+}, 'with the positions');
 $b->value_ok('SELECT count(*) FROM t WHERE id > 2000', '0', 'nothing of the other line is applied');
 $b->value_ok('SELECT origin_timeline FROM bdr.subscription', '2', 'and its timeline is not noted');
+
+$s2->wait_ok("SELECT count(*) > 0 FROM bdr.worker_errors WHERE error_message ~ '55000: .*node \"node_a\" has lost changes of node \"node_b\" that it had confirmed'",
+	't', 'nor does the promoted server go on without the changes that it has lost');
+$s2->value_ok('SELECT count(*) FROM t WHERE id = 1700', '0', 'which it can\'t get any more');
 
 logs_ok($a, $b, $s, $s2);
 done_testing();
