@@ -25,6 +25,7 @@
 #include "compat.h"
 
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "access/transam.h"
@@ -57,7 +58,7 @@
 #include "utils/resowner.h"
 #include "utils/timestamp.h"
 
-/* Time between two rounds, ms; more when a round takes long, as WAL is read again from the oldest running transaction on. */
+/* Time between two rounds, ms; more when a round is much work, as WAL is read again from the oldest running transaction on. */
 #define ROUND_PAUSE 2000
 #define ROUND_PAUSE_MAX 60000
 #define ROUND_PAUSE_FACTOR 10
@@ -379,24 +380,35 @@ UnlockDatabase(Oid database)
 static void
 DropLocalSlot(const LocalSlot *slot)
 {
+	bool		exists;
+
 	if (slot->busy)
 		return;
-	ReplicationSlotDrop(NameStr(slot->name), true);
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	/* replay of a DROP DATABASE drops it as well, and would fail if this process had it then */
+	LockSharedObject(DatabaseRelationId, slot->database, 0, AccessShareLock);
+	exists = SearchNamedReplicationSlot(NameStr(slot->name), true) != NULL;
+	if (exists)
+		ReplicationSlotDrop(NameStr(slot->name), true);
 	/* the lock that has come with it */
 	if (slot->temporary)
 		UnlockDatabase(slot->database);
+	CommitTransactionCommand();
 }
 
 /* name: that one only, or all for NULL */
 static void
 DropTemporarySlots(const char *name)
 {
+	MemoryContext caller = CurrentMemoryContext;
 	int			count;
 	LocalSlot  *slots = ListLocalSlots(&count);
 
 	for (int i = 0; i < count; i++)
 		if (slots[i].temporary && (name == NULL || strcmp(name, NameStr(slots[i].name)) == 0))
 			DropLocalSlot(&slots[i]);
+	MemoryContextSwitchTo(caller);
 	pfree(slots);
 }
 
@@ -686,6 +698,7 @@ SettingsAreRight(const Upstream *upstream)
 static bool
 Synchronize(void)
 {
+	MemoryContext caller = CurrentMemoryContext;
 	Upstream	upstream;
 	LocalSlot  *locals;
 	int			nlocals;
@@ -727,6 +740,7 @@ Synchronize(void)
 		DropLocalSlot(&locals[i]);
 	}
 
+	MemoryContextSwitchTo(caller);
 	locals = ListLocalSlots(&nlocals);
 	for (int i = 0; i < upstream.count; i++)
 	{
@@ -792,6 +806,7 @@ bdr_standby_main(Datum arg)
 			proc_exit(0);
 		if (now < last || now - last >= pause * 1000)
 		{
+			clock_t		work = clock();
 			bool		good;
 
 			MemoryContextReset(round);
@@ -799,7 +814,8 @@ bdr_standby_main(Datum arg)
 			good = Synchronize();
 			last = GetCurrentTimestamp();
 			pause = good ? ROUND_PAUSE : ERROR_PAUSE;
-			pause = Max(pause, Min((last - now) / 1000 * ROUND_PAUSE_FACTOR, ROUND_PAUSE_MAX));
+			work = (clock() - work) / (CLOCKS_PER_SEC / 1000);
+			pause = Max(pause, Min((int64) work * ROUND_PAUSE_FACTOR, ROUND_PAUSE_MAX));
 			pgstat_report_activity(STATE_IDLE, NULL);
 		}
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, LOOK_PAUSE, PG_WAIT_EXTENSION);
