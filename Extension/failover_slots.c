@@ -56,6 +56,7 @@
 #include "utils/memutils.h"
 #include "utils/pg_lsn.h"
 #include "utils/resowner.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 /* Time between two rounds, ms; more when a round is much work, as WAL is read again from the oldest running transaction on. */
@@ -572,6 +573,8 @@ SynchronizeSlot(const RemoteSlot *remote, const LocalSlot *local, TransactionId 
 		CommitTransactionCommand();
 		return;
 	}
+	/* nothing is read from here on: decoding may wait for transactions, and a snapshot would keep rows on the primary */
+	InvalidateCatalogSnapshot();
 	if (local == NULL)
 	{
 		Oid			own_database = MyDatabaseId;

@@ -109,6 +109,12 @@ bdr_wal_end(void)
 	return end;
 }
 
+uint32_t
+bdr_host_timeline(void)
+{
+	return RecoveryInProgress() ? 0 : GetWALInsertionTimeLine();
+}
+
 int32_t
 bdr_host_wal_end(uint64_t *lsn)
 {

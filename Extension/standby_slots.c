@@ -20,10 +20,16 @@
 /* A standby that has not come so far after this long is written of in the log, ms. */
 #define PATIENCE 10000
 
+typedef struct Standby
+{
+	NameData	name;			/* of the slot */
+	XLogRecPtr	position;		/* at the last look */
+} Standby;
+
 typedef struct SlotNames
 {
 	int			count;
-	NameData	names[FLEXIBLE_ARRAY_MEMBER];
+	Standby		standbys[FLEXIBLE_ARRAY_MEMBER];
 } SlotNames;
 
 static SlotNames *slot_names = NULL;
@@ -53,7 +59,7 @@ bdr_check_standby_slot_names(char **value, void **extra, GucSource source)
 	}
 	if (good)
 	{
-		names = bdr_guc_malloc(offsetof(SlotNames, names) + sizeof(NameData) * list_length(list));
+		names = bdr_guc_malloc(offsetof(SlotNames, standbys) + sizeof(Standby) * list_length(list));
 		if (names == NULL)
 			good = false;
 		else
@@ -64,9 +70,9 @@ bdr_check_standby_slot_names(char **value, void **extra, GucSource source)
 				bool		listed = false;
 
 				for (int i = 0; i < names->count; i++)
-					listed |= strcmp(NameStr(names->names[i]), lfirst(lc)) == 0;
+					listed |= strcmp(NameStr(names->standbys[i].name), lfirst(lc)) == 0;
 				if (!listed)
-					namestrcpy(&names->names[names->count++], lfirst(lc));
+					namestrcpy(&names->standbys[names->count++].name, lfirst(lc));
 			}
 			*extra = names;
 		}
@@ -104,10 +110,10 @@ PositionOf(const char *name, bool *exists)
 	return position;
 }
 
+/* Called from Swift outside of the error boundary: takes no memory, and raises nothing. */
 XLogRecPtr
 bdr_standby_position(void)
 {
-	XLogRecPtr *positions;
 	int			count = slot_names ? slot_names->count : 0;
 	int			wanted = bdr_standby_slots_min_confirmed;
 	XLogRecPtr	result = InvalidXLogRecPtr;
@@ -116,23 +122,23 @@ bdr_standby_position(void)
 		wanted = count;
 	if (wanted == 0)
 		return LARGEST_POSITION;
-	/* the position that `wanted` of them have is the wanted-th from above */
-	positions = palloc(sizeof(XLogRecPtr) * count);
 	for (int i = 0; i < count; i++)
 	{
 		bool		exists;
-		XLogRecPtr	position = PositionOf(NameStr(slot_names->names[i]), &exists);
-		int			place = i;
 
-		while (place > 0 && positions[place - 1] < position)
-		{
-			positions[place] = positions[place - 1];
-			place--;
-		}
-		positions[place] = position;
+		slot_names->standbys[i].position = PositionOf(NameStr(slot_names->standbys[i].name), &exists);
 	}
-	result = positions[wanted - 1];
-	pfree(positions);
+	/* the largest position that as many have as is wanted */
+	for (int i = 0; i < count; i++)
+	{
+		XLogRecPtr	position = slot_names->standbys[i].position;
+		int			having = 0;
+
+		for (int j = 0; j < count; j++)
+			having += slot_names->standbys[j].position >= position;
+		if (having >= wanted)
+			result = Max(result, position);
+	}
 	return result;
 }
 
@@ -162,7 +168,7 @@ bdr_standby_has(XLogRecPtr lsn, long waited)
 	}
 	for (int i = 0; slot_names && i < slot_names->count && !missing_logged; i++)
 	{
-		const char *name = NameStr(slot_names->names[i]);
+		const char *name = NameStr(slot_names->standbys[i].name);
 		bool		exists;
 
 		(void) PositionOf(name, &exists);

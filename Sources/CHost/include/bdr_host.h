@@ -142,6 +142,7 @@ int32_t bdr_host_server_version(void);			/* 150020 */
 uint32_t bdr_host_database_oid(void);
 const char *bdr_host_database_name(void);		/* inside a transaction */
 uint64_t bdr_host_system_identifier(void);
+uint32_t bdr_host_timeline(void);				/* of the WAL that this server writes */
 int64_t bdr_host_start_time(void);				/* of the postmaster, µs since 2000 */
 int32_t bdr_host_encoding(void);
 const char *bdr_host_encoding_name(void);

@@ -27,6 +27,8 @@ struct PeerOptions {
     let maxFrame: Int
     /// Up to where it has applied our changes; nil when it does not say.
     let progress: UInt64?
+    /// Of its own WAL; nil when it does not say.
+    let timeline: UInt32?
 
     static let frameRange: ClosedRange<UInt32> = 1024...(16 << 20)
 
@@ -59,6 +61,7 @@ struct PeerOptions {
         self.wantsForwarded = try values.flag("forward")
         self.maxFrame = Int(try values.number("max_frame", in: Self.frameRange))
         self.progress = try values.position("progress")
+        self.timeline = try values.has("timeline") ? values.number("timeline", in: 1...UInt32.max) : nil
     }
 
     static func invalid(_ name: String, _ value: String, _ detail: String) -> BdrError {
@@ -125,8 +128,12 @@ struct PeerOptions {
             return number
         }
 
+        func has(_ name: String) -> Bool {
+            self.byName[name] != nil
+        }
+
         func position(_ name: String) throws -> UInt64? {
-            guard self.byName[name] != nil else {
+            guard self.has(name) else {
                 return nil
             }
             let value = try self.text(name)

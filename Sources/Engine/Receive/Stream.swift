@@ -65,7 +65,7 @@ struct Stream {
             ("pg_version", String(bdr_host_server_version())), ("encoding", encoding),
             ("endian", "little"), ("maxalign", "8"), ("float8_byval", "1"),
             ("raw", "1"), ("binary", "1"), ("forward", "0"), ("max_frame", "65536"),
-            ("progress", LSN.text(from)),
+            ("progress", LSN.text(from)), ("timeline", String(bdr_host_timeline())),
         ]
         // replication commands know only one form of literal: quotes doubled, backslashes plain
         func literal(_ text: String) -> String {

@@ -129,6 +129,19 @@ $s->sql("INSERT INTO t VALUES (501, 'after a restart')");
 $b->sql("UPDATE t SET v = 'by the peer' WHERE id = 7");
 same_ok($s, $b, 't', 'both directions go on after a restart');
 
+# The old primary comes back as it was, while the promoted server does not hold the slots.
+$s->stop;
+$a->start;
+$a->wait_ok("SELECT count(*) > 0 FROM bdr.worker_errors WHERE error_message ~ 'connects as node .node_a. was replaced by another one'", 't',
+	'an old primary that comes back gets nothing');
+$b->sql('SELECT bdr.alter_node_interface(' . quote_literal('node_a') . ', ' . quote_literal($a->dsn) . ')');
+$b->wait_ok("SELECT count(*) > 0 FROM bdr.worker_errors WHERE error_message ~ 'is not the one that this node has followed'", 't',
+	'nor is anything taken from it');
+$b->sql('SELECT bdr.alter_node_interface(' . quote_literal('node_a') . ', ' . quote_literal($s->dsn) . ')');
+$a->stop;
+$s->start;
+same_ok($s, $b, 't', 'which does not disturb the nodes');
+
 # ---- no peer is ahead of the standby ----------------------------------------------------------------------------------
 
 $s->sql("SELECT pg_create_physical_replication_slot('s2_slot', true)");
