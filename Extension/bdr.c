@@ -29,6 +29,10 @@ int			bdr_decoding_work_mem = 262144;
 int			bdr_max_databases = 64;
 bool		bdr_accept_connections = true;
 bool		bdr_internal_session = false;
+bool		bdr_synchronize_failover_slots = true;
+char	   *bdr_synchronize_failover_slots_dsn = NULL;
+int			bdr_standby_slots_min_confirmed = -1;
+static char *bdr_standby_slot_names = NULL;
 static char *bdr_debug_join_pause_at = NULL;
 
 void		_PG_init(void);
@@ -166,6 +170,39 @@ DefineSettings(void)
 							 PGC_USERSET,
 							 GUC_NOT_IN_SAMPLE | GUC_NO_SHOW_ALL | GUC_DISALLOW_IN_FILE,
 							 CheckInternalSession, NULL, NULL);
+	DefineCustomBoolVariable("bdr.synchronize_failover_slots",
+							 "On a standby, keeps copies of the slots from which the primary's peers receive.",
+							 "A standby that is promoted needs them to go on as the node.",
+							 &bdr_synchronize_failover_slots,
+							 true,
+							 PGC_SIGHUP,
+							 0,
+							 NULL, NULL, NULL);
+	DefineCustomStringVariable("bdr.synchronize_failover_slots_dsn",
+							   "Sets how a standby connects to the server whose slots it copies.",
+							   "Empty: as primary_conninfo says, to database postgres.",
+							   &bdr_synchronize_failover_slots_dsn,
+							   "",
+							   PGC_SIGHUP,
+							   GUC_SUPERUSER_ONLY,
+							   NULL, NULL, NULL);
+	DefineCustomStringVariable("bdr.standby_slot_names",
+							   "Lists physical replication slots of standbys that must have a transaction before peers get it.",
+							   "Names of slots of this server, separated by commas. Nor is a peer's transaction confirmed to it "
+							   "before the standbys have it.",
+							   &bdr_standby_slot_names,
+							   "",
+							   PGC_SIGHUP,
+							   GUC_LIST_INPUT,
+							   bdr_check_standby_slot_names, bdr_assign_standby_slot_names, NULL);
+	DefineCustomIntVariable("bdr.standby_slots_min_confirmed",
+							"Sets how many of bdr.standby_slot_names must have a transaction.",
+							"-1: all of them. 0: none, so that nothing is waited for.",
+							&bdr_standby_slots_min_confirmed,
+							-1, -1, INT_MAX,
+							PGC_SIGHUP,
+							0,
+							NULL, NULL, NULL);
 	DefineCustomStringVariable("bdr.debug_join_pause_at",
 							   "Lets a join wait at a step, for tests.",
 							   "The name of a step, before which it waits, or the name with \":done\", when what it does is done but "
@@ -197,6 +234,7 @@ _PG_init(void)
 	if (!process_shared_preload_libraries_in_progress)
 		return;
 	bdr_workers_init();
+	bdr_failover_slots_init();
 	/* pg_upgrade's server runs no worker and must be able to write everywhere */
 	if (!IsBinaryUpgrade)
 		bdr_hooks_init();

@@ -10,6 +10,7 @@
 #include "access/xlogdefs.h"
 #include "nodes/pg_list.h"
 #include "storage/lwlock.h"
+#include "utils/guc.h"
 #include "utils/timestamp.h"
 
 #include "bdr_host.h"
@@ -84,6 +85,9 @@ extern int	bdr_group_slot_keep_size;
 extern int	bdr_max_databases;
 extern bool bdr_accept_connections;
 extern bool bdr_internal_session;
+extern bool bdr_synchronize_failover_slots;
+extern char *bdr_synchronize_failover_slots_dsn;
+extern int	bdr_standby_slots_min_confirmed;
 
 /* host_sql.c: lets other host functions hand out text results */
 extern BdrSqlResult *bdr_make_result(int rows, int columns);
@@ -156,6 +160,23 @@ extern bool bdr_gate_exempt(bool on);
 
 /* host_slot.c: asks those who hold a bdr slot of a database to let go; returns how many hold one */
 extern int	bdr_terminate_slot_holders(Oid database);
+
+/* standby_slots.c: standbys that must have what peers get */
+extern bool bdr_check_standby_slot_names(char **value, void **extra, GucSource source);
+extern void bdr_assign_standby_slot_names(const char *value, void *extra);
+/* up to where enough of them have this server's WAL; the largest position when none is asked for */
+extern XLogRecPtr bdr_standby_position(void);
+/* whether the wait for a position may end; warns of slots that are not there. waited: ms so far */
+extern bool bdr_standby_has(XLogRecPtr lsn, long waited);
+
+/* sent_positions.c: what was sent on the slot that this process holds */
+extern Size bdr_sent_shmem_size(void);
+extern void bdr_sent_shmem_startup(void);
+extern void bdr_sent_forget(void);
+extern void bdr_sent_commit(XLogRecPtr commit_lsn);
+
+/* failover_slots.c: on a standby, keeps the slots of the primary's peers */
+extern void bdr_failover_slots_init(void);
 
 /* host_tuple.c: how the output plugin reads rows; it is also the relation_handle of a BdrChange */
 typedef struct BdrRowReader BdrRowReader;

@@ -7,6 +7,7 @@
 #include "postgres.h"
 
 #include "replication/reorderbuffer.h"
+#include "replication/slot.h"
 #include "storage/proc.h"
 #include "utils/relcache.h"
 
@@ -38,6 +39,33 @@
 #define bdr_my_lxid() (MyProc->vxid.lxid)
 #else
 #define bdr_my_lxid() (MyProc->lxid)
+#endif
+
+/* Slots. A slot that was invalidated keeps nothing any more; one that the server itself copies (17) is not ours to touch. */
+#if PG_VERSION_NUM >= 160000
+#define bdr_slot_is_invalid(slot) ((slot)->data.invalidated != RS_INVAL_NONE)
+#else
+#define bdr_slot_is_invalid(slot) \
+	(!XLogRecPtrIsInvalid((slot)->data.invalidated_at) && XLogRecPtrIsInvalid((slot)->data.restart_lsn))
+#endif
+#if PG_VERSION_NUM >= 170000
+#define bdr_slot_is_synced_by_server(slot) ((slot)->data.synced)
+#define bdr_slot_create_temporary(name) ReplicationSlotCreate((name), true, RS_TEMPORARY, false, false, false)
+#else
+#define bdr_slot_is_synced_by_server(slot) false
+#define bdr_slot_create_temporary(name) ReplicationSlotCreate((name), true, RS_TEMPORARY, false)
+#endif
+#if PG_VERSION_NUM >= 180000
+#define bdr_slot_acquire(name) ReplicationSlotAcquire((name), true, true)
+#else
+#define bdr_slot_acquire(name) ReplicationSlotAcquire((name), true)
+#endif
+
+/* Memory for what a check hook hands to the assign hook. */
+#if PG_VERSION_NUM >= 160000
+#define bdr_guc_malloc(size) guc_malloc(LOG, (size))
+#else
+#define bdr_guc_malloc(size) malloc(size)
 #endif
 
 #endif

@@ -80,9 +80,16 @@ bdr_host_now(void)
 }
 
 uint64_t
-bdr_host_flushed_lsn(void)
+bdr_host_safe_lsn(void)
 {
-	return RecoveryInProgress() ? 0 : GetFlushRecPtr(NULL);
+	XLogRecPtr	flushed;
+	XLogRecPtr	on_standbys;
+
+	if (RecoveryInProgress())
+		return 0;
+	flushed = GetFlushRecPtr(NULL);
+	on_standbys = bdr_standby_position();
+	return Min(flushed, on_standbys);
 }
 
 /*
@@ -104,6 +111,12 @@ bdr_wal_end(void)
 		end -= SizeOfXLogShortPHD;
 	XLogFlush(end);
 	return end;
+}
+
+uint32_t
+bdr_host_timeline(void)
+{
+	return RecoveryInProgress() ? 0 : GetWALInsertionTimeLine();
 }
 
 int32_t
@@ -200,19 +213,13 @@ bdr_host_apply_commit(uint64_t remote_end_lsn, int64_t commit_time, uint64_t *lo
 		PopActiveSnapshot();
 	replorigin_session_origin_lsn = remote_end_lsn;
 	replorigin_session_origin_timestamp = commit_time;
-	if (TransactionIdIsValid(GetTopTransactionIdIfAny()))
-	{
-		CommitTransactionCommand();
-		*local_end = XactLastCommitEnd;
-	}
-	else
-	{
-		/*
-		 * Everything was skipped, so no commit record will carry the progress. Without one a restart would only make the origin
-		 * send this transaction again, which is skipped again.
-		 */
-		CommitTransactionCommand();
-	}
+	/*
+	 * Also when everything was skipped there has to be a commit record, which carries the progress: the origin takes a peer that
+	 * has confirmed a transaction, and asks for it again, for one that has lost changes.
+	 */
+	(void) GetCurrentTransactionId();
+	CommitTransactionCommand();
+	*local_end = XactLastCommitEnd;
 	HOST_END();
 	return BDR_OK;
 }

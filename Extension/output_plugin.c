@@ -14,6 +14,7 @@
 
 #include "access/transam.h"
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "catalog/catalog.h"
 #include "catalog/dependency.h"
 #include "catalog/partition.h"
@@ -25,21 +26,33 @@
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "replication/logical.h"
+#include "pgstat.h"
+#include "postmaster/interrupt.h"
 #include "replication/origin.h"
 #include "replication/output_plugin.h"
+#include "replication/syncrep.h"
 #include "replication/walsender.h"
+#include "storage/fd.h"
 #include "storage/ipc.h"
+#include "storage/latch.h"
 #include "utils/fmgroids.h"
 #include "utils/guc.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/pidfile.h"
 #include "utils/rel.h"
 #include "utils/resowner.h"
 #include "utils/syscache.h"
 
 /* Entries are invalidated so often before the cache is searched for dropped tables. */
 #define STALE_ENTRIES_MAX 4096
+
+/* How long to wait between two looks at what standbys have, ms: at first, and at most. */
+#define STANDBY_POLL_MIN 1
+#define STANDBY_POLL_MAX 20
+/* How often the peer hears of a sender that waits for standbys, ms. */
+#define STANDBY_SIGN_OF_LIFE 1000
 
 /* Rows of a partition are described under the root's name, a TRUNCATE of it under its own: two entries. */
 typedef struct RelationKey
@@ -81,6 +94,7 @@ typedef struct OutputState
 	RepOriginId forward_origin; /* only changes of this origin are wanted; none: only ours */
 	bool		sent;			/* something of this transaction went to the encoder */
 	bool		skip;			/* this transaction is another node's */
+	XLogRecPtr	wait_lsn;		/* standbys must have this before something is written */
 	RepOriginId group_origins[MAX_KNOWN_ORIGINS];	/* origins known to be other nodes' */
 	int			ngroup_origins;
 	int			guc_level;		/* of our settings in a SQL session, 0 in a walsender */
@@ -585,6 +599,9 @@ FixSettings(OutputState *state)
 									 GUC_ACTION_SAVE, true, 0, false);
 	}
 
+	/* the peer would print warnings that are meant for this server's log */
+	if (am_walsender)
+		SetConfigOption("client_min_messages", "error", PGC_USERSET, PGC_S_OVERRIDE);
 	/* send functions convert strings to the client's encoding; the peer's is ours (checked by the encoder) */
 	if (am_walsender)
 		SetConfigOption("client_encoding", GetDatabaseEncodingName(), PGC_USERSET, PGC_S_OVERRIDE);
@@ -606,12 +623,21 @@ Startup(LogicalDecodingContext *ctx, OutputPluginOptions *options, bool is_init)
 	ListCell   *lc;
 	int			i = 0;
 
+	/* from 16 on decoding is possible there, but a standby is not the node, and its peers' slots are not theirs to move */
+	if (RecoveryInProgress())
+		ereport(ERROR,
+				(errcode(ERRCODE_CANNOT_CONNECT_NOW),
+				 errmsg("this server is a standby and sends nothing to other nodes"),
+				 errhint("Connect to the primary, or promote this server: SELECT pg_promote();")));
 	options->output_type = OUTPUT_PLUGIN_BINARY_OUTPUT;
 	options->receive_rewrites = false;
 	state->ctx = ctx;
 	ctx->output_plugin_private = state;
 	if (is_init)
+	{
+		bdr_sent_forget();
 		return;
+	}
 
 	state->reset.func = ReleaseEncoder;
 	state->reset.arg = state;
@@ -700,6 +726,7 @@ Begin(LogicalDecodingContext *ctx, ReorderBufferTXN *txn)
 
 	state->sent = false;
 	state->skip = false;
+	state->wait_lsn = txn->end_lsn;
 	SweepRelationCache(state);
 	if (txn->origin_id != InvalidRepOriginId && !replorigin_by_oid(txn->origin_id, true, &origin_name))
 		origin_name = NULL;
@@ -730,6 +757,8 @@ Commit(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, XLogRecPtr commit_lsn
 		return;
 	}
 	ENGINE_CALL(bdr_engine_output_commit(state->encoder, commit_lsn, txn->end_lsn, txn->xact_time.commit_time, &sent));
+	if (sent)
+		bdr_sent_commit(commit_lsn);
 	MemoryContextSwitchTo(caller);
 	MemoryContextReset(state->row_context);
 }
@@ -899,6 +928,73 @@ Message(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, XLogRecPtr message_l
 
 /* ---- writing -------------------------------------------------------------------------------------------------- */
 
+/*
+ * Whether the server is being shut down. A walsender is not told before it is back in its main loop, which it can't be while
+ * it waits here; and the server would wait for it.
+ */
+static bool
+ServerIsStopping(void)
+{
+	FILE	   *file = AllocateFile("postmaster.pid", "r");
+	char		line[MAXPGPATH];
+	bool		stopping = false;
+
+	if (file == NULL)
+		return false;
+	for (int number = 1; fgets(line, sizeof(line), file) != NULL; number++)
+	{
+		if (number == LOCK_FILE_LINE_PM_STATUS)
+			stopping = strncmp(line, PM_STATUS_STOPPING, strlen(PM_STATUS_STOPPING)) == 0;
+	}
+	FreeFile(file);
+	return stopping;
+}
+
+/*
+ * Waits until the standbys of bdr.standby_slot_names have the transaction that is about to be written. Empty frames keep the
+ * peer from taking this node for dead; writing them also deals with what the peer sends.
+ */
+static void
+WaitForStandbys(OutputState *state)
+{
+	LogicalDecodingContext *ctx = state->ctx;
+	XLogRecPtr	lsn = state->wait_lsn;
+	TimestampTz begin = GetCurrentTimestamp();
+	TimestampTz sign = begin;
+	long		pause = STANDBY_POLL_MIN;
+
+	state->wait_lsn = InvalidXLogRecPtr;
+	if (!am_walsender)
+		return;
+	while (!bdr_standby_has(lsn, TimestampDifferenceMilliseconds(begin, GetCurrentTimestamp())))
+	{
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, pause, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+			SyncRepInitConfig();
+		}
+		pause = Min(pause * 2, STANDBY_POLL_MAX);
+		if (TimestampDifferenceExceeds(sign, GetCurrentTimestamp(), STANDBY_SIGN_OF_LIFE))
+		{
+			sign = GetCurrentTimestamp();
+			if (ServerIsStopping())
+				ereport(ERROR,
+						(errcode(ERRCODE_ADMIN_SHUTDOWN),
+						 errmsg("the server is shutting down before standbys have what is to be sent"),
+						 errdetail("Changes up to %X/%X are sent when the server is back.", LSN_FORMAT_ARGS(lsn))));
+			OutputPluginPrepareWrite(ctx, false);
+			appendStringInfoChar(ctx->out, '\0');
+			OutputPluginWrite(ctx, false);
+		}
+	}
+	/* the main loop looks whether there is more */
+	SetLatch(MyLatch);
+}
+
 int32_t
 bdr_host_output_write(void *output, const uint8_t *prefix, size_t prefix_length, const uint8_t *data, size_t length,
 					  bool last)
@@ -910,6 +1006,8 @@ bdr_host_output_write(void *output, const uint8_t *prefix, size_t prefix_length,
 
 		if (prefix_length > MaxAllocSize / 2 || length > MaxAllocSize / 2)
 			elog(ERROR, "bdr: a frame of %zu bytes is too large", prefix_length + length);
+		if (state->wait_lsn != InvalidXLogRecPtr)
+			WaitForStandbys(state);
 		OutputPluginPrepareWrite(ctx, last);
 		appendBinaryStringInfo(ctx->out, (const char *) prefix, (int) prefix_length);
 		appendBinaryStringInfo(ctx->out, (const char *) data, (int) length);

@@ -203,6 +203,7 @@ RequestShmem(void)
 	if (previous_shmem_request)
 		previous_shmem_request();
 	RequestAddinShmemSpace(SharedSize());
+	RequestAddinShmemSpace(bdr_sent_shmem_size());
 	RequestNamedLWLockTranche("bdr", 1);
 }
 
@@ -244,6 +245,7 @@ StartupShmem(void)
 				pg_atomic_init_u64(&progress->counters[kind], 0);
 		}
 	}
+	bdr_sent_shmem_startup();
 	LWLockRelease(AddinShmemInitLock);
 }
 

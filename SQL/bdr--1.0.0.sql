@@ -127,9 +127,11 @@ CREATE TABLE bdr.subscription (
 	sub_enabled bool NOT NULL DEFAULT true,
 	sub_slot_name name NOT NULL,
 	sub_origin_name name NOT NULL,
+	origin_timeline int,
 	UNIQUE (origin_node_id, target_node_id)
 );
 COMMENT ON TABLE bdr.subscription IS 'from which nodes the local node receives changes';
+COMMENT ON COLUMN bdr.subscription.origin_timeline IS 'timeline of the origin''s WAL that was followed so far';
 
 CREATE TABLE bdr.state_journal (
 	node_id oid NOT NULL,

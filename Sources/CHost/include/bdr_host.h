@@ -66,7 +66,7 @@ int32_t bdr_host_xact_abort(void);
 bool bdr_host_in_xact(void);
 
 int64_t bdr_host_now(void);			  /* µs since 2000-01-01 UTC */
-uint64_t bdr_host_flushed_lsn(void);  /* local WAL flushed up to here */
+uint64_t bdr_host_safe_lsn(void);	  /* local WAL flushed up to here, and on the standbys of bdr.standby_slot_names */
 int32_t bdr_host_wal_end(uint64_t *lsn); /* end of the local WAL, made durable: what a peer is able to confirm */
 
 /* A position of the local WAL, flushed, such that everything committed before it shows in the progress of the origins. */
@@ -79,8 +79,7 @@ int32_t bdr_host_origin_setup(const char *origin_name, uint64_t *remote_lsn);
 int32_t bdr_host_origin_drop(const char *origin_name);
 
 /* Apply transactions. begin: starts a local transaction for a remote one. commit: commits it with the remote end LSN and
- * commit time in its commit record; *local_end is the end of the local commit record, 0 when nothing was written (then
- * the progress of the origin was still made durable as far as PostgreSQL can without a commit record: not at all). */
+ * commit time in its commit record, which there is even when nothing was changed; *local_end is the end of that record. */
 int32_t bdr_host_apply_begin(uint64_t remote_lsn, int64_t commit_time);
 int32_t bdr_host_apply_commit(uint64_t remote_end_lsn, int64_t commit_time, uint64_t *local_end);
 
@@ -155,6 +154,7 @@ int32_t bdr_host_server_version(void);			/* 150020 */
 uint32_t bdr_host_database_oid(void);
 const char *bdr_host_database_name(void);		/* inside a transaction */
 uint64_t bdr_host_system_identifier(void);
+uint32_t bdr_host_timeline(void);				/* of the WAL that this server writes */
 int64_t bdr_host_start_time(void);				/* of the postmaster, µs since 2000 */
 int32_t bdr_host_encoding(void);
 const char *bdr_host_encoding_name(void);
@@ -210,6 +210,12 @@ void bdr_host_progress_count(int32_t kind, uint64_t n);
 
 /* Drops a logical slot of this database if it exists, ending a walsender that still holds it. */
 int32_t bdr_host_slot_drop(const char *name);
+
+/* ---- what was sent (sent_positions.c) ------------------------------------------------------------------------- */
+
+/* Where the commit record begins of the last transaction that is known to have been sent on the slot of this session and
+ * confirmed; 0 when none is. *confirmed: up to where the peer has confirmed. */
+uint64_t bdr_host_sent_and_confirmed(uint64_t *confirmed);
 
 /* ---- output plugin (output_plugin.c) -------------------------------------------------------------------------- */
 

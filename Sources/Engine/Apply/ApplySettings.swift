@@ -21,6 +21,8 @@ struct ApplySettings {
     var localName: String
     /// A node joins through this one: each transaction notes its position in a row, for the copy's snapshot to contain.
     var tracksPosition: Bool
+    /// The timeline of the peer's WAL that was followed so far.
+    var originTimeline: UInt32?
 
     var isForwarded: Bool { self.sourceID != self.peerID }
 
@@ -30,7 +32,7 @@ struct ApplySettings {
             """
             SELECT s.sub_name, s.sub_slot_name, s.sub_origin_name, g.node_group_name, g.node_group_uuid,
                    p.node_name, i.if_dsn, l.node_id, n.node_name,
-                   EXISTS (SELECT FROM bdr.join_tracking)
+                   EXISTS (SELECT FROM bdr.join_tracking), s.origin_timeline
               FROM bdr.subscription s
               JOIN bdr.local_node l ON l.node_id = s.target_node_id
               JOIN bdr.node n ON n.node_id = l.node_id
@@ -48,8 +50,9 @@ struct ApplySettings {
         }
         return ApplySettings(
             subscription: text(0), slot: text(1), origin: text(2), groupName: text(3), groupUUID: text(4),
-            peerID: peer, peerName: text(5), sourceID: peer, sourceName: text(5), sourceDSN: text(6), localID: localID, localName: text(8),
-            tracksPosition: text(9) == "t")
+            peerID: peer, peerName: text(5), sourceID: peer, sourceName: text(5), sourceDSN: text(6),
+            localID: localID, localName: text(8),
+            tracksPosition: text(9) == "t", originTimeline: rows[0, 10].flatMap { UInt32($0) })
     }
 }
 

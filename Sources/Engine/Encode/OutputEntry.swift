@@ -29,9 +29,27 @@ public func bdrEngineOutputStartup(
                 (option.name.map { String(cString: $0) } ?? "", option.value.map { String(cString: $0) })
             })
         let identity = try PeerCheck.run(peer)
+        try requireConfirmed(peer)
         let encoder = Encoder(negotiation: try Negotiation(peer), identity: identity, output: output)
         result.pointee = Unmanaged.passRetained(encoder).toOpaque()
     }
+}
+
+/// What a peer has confirmed it must have: it is not sent again.
+private func requireConfirmed(_ peer: PeerOptions) throws {
+    var confirmed: UInt64 = 0
+    let last = bdr_host_sent_and_confirmed(&confirmed)
+    // as the peer does it: a transaction whose commit record begins before its progress is one that it has
+    guard let progress = peer.progress, last != 0, last >= progress else {
+        return
+    }
+    throw BdrError(
+        SQLSTATE.objectNotInPrerequisiteState,
+        "node \"\(peer.nodeName)\" has lost changes of node \"\(peer.peerName)\" that it had confirmed",
+        detail: "It has applied changes up to \(LSN.text(progress)); it had confirmed them up to \(LSN.text(confirmed)), with a "
+            + "transaction that was committed at \(LSN.text(last)).",
+        hint: "Its server was probably promoted, or restored, at an earlier point. Part it, on node \"\(peer.peerName)\": "
+            + "SELECT bdr.part_node('\(peer.nodeName)', force := true); and let it join again with an empty database.")
 }
 
 @c(bdr_engine_output_free)

@@ -42,6 +42,7 @@ struct PeerCheck {
         try self.requireAcceptance()
         var (identity, groupID) = try self.localNode()
         try self.requireGroup(groupID, &identity)
+        try self.requireTimeline()
         if let node = self.options.forwardOrigin {
             identity.forwarded = (node, try self.origin(of: node))
         }
@@ -148,6 +149,23 @@ struct PeerCheck {
                 hint: Self.joinHint)
         }
         identity.groupUUID = uuid
+    }
+
+    /// A server whose standby was promoted in its place must not take what is meant for that one, should it come back.
+    private func requireTimeline() throws {
+        let rows = try SQL.query("SELECT origin_node_id, origin_timeline FROM bdr.subscription")
+        guard let timeline = self.options.timeline,
+            let row = (0..<rows.count).first(where: { rows[$0, 0] == String(self.options.nodeID) }),
+            let followed = rows[row, 1].flatMap({ UInt32($0) }), followed > timeline
+        else {
+            return
+        }
+        throw BdrError(
+            SQLSTATE.objectNotInPrerequisiteState,
+            "the server that connects as node \"\(self.options.nodeName)\" was replaced by another one",
+            detail: "It is on timeline \(timeline); this node has followed node \"\(self.options.nodeName)\" to timeline "
+                + "\(followed).",
+            hint: "Stop it. It can be made a standby of the promoted server, with pg_rewind or pg_basebackup.")
     }
 
     /// The origin under which a node's changes are applied here; the node may have been parted since.

@@ -26,6 +26,10 @@ struct PeerOptions {
     let forwardOrigin: UInt32?
     /// Bytes after which a frame is written.
     let maxFrame: Int
+    /// Up to where it has applied our changes; nil when it does not say.
+    let progress: UInt64?
+    /// Of its own WAL; nil when it does not say.
+    let timeline: UInt32?
 
     static let frameRange: ClosedRange<UInt32> = 1024...(16 << 20)
 
@@ -58,6 +62,8 @@ struct PeerOptions {
         self.forwardOrigin =
             try values.flag("forward") ? try values.number("forward_origin", in: 1...UInt32.max) : nil
         self.maxFrame = Int(try values.number("max_frame", in: Self.frameRange))
+        self.progress = try values.position("progress")
+        self.timeline = try values.has("timeline") ? values.number("timeline", in: 1...UInt32.max) : nil
     }
 
     static func invalid(_ name: String, _ value: String, _ detail: String) -> BdrError {
@@ -122,6 +128,21 @@ struct PeerOptions {
                     name, value, "It must be a number from \(range.lowerBound) to \(range.upperBound).")
             }
             return number
+        }
+
+        func has(_ name: String) -> Bool {
+            self.byName[name] != nil
+        }
+
+        func position(_ name: String) throws -> UInt64? {
+            guard self.has(name) else {
+                return nil
+            }
+            let value = try self.text(name)
+            guard let position = LSN.parse(value) else {
+                throw PeerOptions.invalid(name, value, "It must be a WAL position.")
+            }
+            return position
         }
 
         func flag(_ name: String) throws -> Bool {

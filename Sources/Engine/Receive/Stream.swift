@@ -44,6 +44,9 @@ struct Stream {
         self.statusInterval = Int64(bdr_host_setting_int("wal_receiver_status_interval", 10)) * 1_000_000
         do {
             try self.connection.query("SET statement_timeout = 0")
+            if !settings.isForwarded {
+                try PeerTimeline.check(self.connection, settings: settings, progress: from)
+            }
             let memory = bdr_host_setting_int("bdr.decoding_work_mem", -1)
             if memory >= 64 {
                 try self.connection.query("SET logical_decoding_work_mem = '\(memory)kB'")
@@ -79,7 +82,8 @@ struct Stream {
             ("pg_version", String(bdr_host_server_version())), ("encoding", encoding),
             ("endian", "little"), ("maxalign", "8"), ("float8_byval", "1"),
             ("raw", "1"), ("binary", "1"), ("forward", settings.isForwarded ? "1" : "0"), ("max_frame", "65536"),
-        ] + (settings.isForwarded ? [("forward_origin", String(settings.peerID))] : [])
+            ("timeline", String(bdr_host_timeline())),
+        ] + (settings.isForwarded ? [("forward_origin", String(settings.peerID))] : [("progress", LSN.text(from))])
         // replication commands know only one form of literal: quotes doubled, backslashes plain
         func literal(_ text: String) -> String {
             var quoted = "'"
@@ -138,7 +142,7 @@ struct Stream {
     /// Tells the peer what is durable here, when it changed, when it is time to, or when `force`d.
     mutating func sendFeedback(force: Bool, requestReply: Bool = false) throws {
         let now = bdr_host_now()
-        let status = self.feedback.acknowledge(localFlushed: bdr_host_flushed_lsn())
+        let status = self.feedback.acknowledge(localFlushed: bdr_host_safe_lsn())
         let due = self.statusInterval > 0 && now &- self.lastSent >= self.statusInterval
         guard force || requestReply || due || status.flushed != self.sentFlushed || status.written != self.sentWritten
         else {
