@@ -86,6 +86,9 @@ typedef struct Progress
 	pg_atomic_uint64 flush_lsn;
 	pg_atomic_uint64 connect_time;	/* 0 while not connected */
 	pg_atomic_uint64 disconnect_time;
+	/* of the other direction, told by the manager: how fast the peer confirms, bytes/s, and when it had everything last */
+	pg_atomic_uint64 confirm_rate;
+	pg_atomic_uint64 complete_time;
 	pg_atomic_uint64 connects;
 	pg_atomic_uint64 counters[BDR_COUNT_KINDS];
 } Progress;
@@ -240,6 +243,8 @@ StartupShmem(void)
 			pg_atomic_init_u64(&progress->flush_lsn, 0);
 			pg_atomic_init_u64(&progress->connect_time, 0);
 			pg_atomic_init_u64(&progress->disconnect_time, 0);
+			pg_atomic_init_u64(&progress->confirm_rate, 0);
+			pg_atomic_init_u64(&progress->complete_time, 0);
 			pg_atomic_init_u64(&progress->connects, 0);
 			for (int kind = 0; kind < BDR_COUNT_KINDS; kind++)
 				pg_atomic_init_u64(&progress->counters[kind], 0);
@@ -378,6 +383,8 @@ NewWorker(Oid database, int32 role, uint32 peer)
 	pg_atomic_write_u64(&progress->flush_lsn, 0);
 	pg_atomic_write_u64(&progress->connect_time, 0);
 	pg_atomic_write_u64(&progress->disconnect_time, 0);
+	pg_atomic_write_u64(&progress->confirm_rate, 0);
+	pg_atomic_write_u64(&progress->complete_time, 0);
 	pg_atomic_write_u64(&progress->connects, 0);
 	for (int kind = 0; kind < BDR_COUNT_KINDS; kind++)
 		pg_atomic_write_u64(&progress->counters[kind], 0);
@@ -1135,6 +1142,21 @@ bdr_host_progress_flushed(uint64_t remote_lsn)
 
 	if (progress)
 		pg_atomic_write_u64(&progress->flush_lsn, remote_lsn);
+}
+
+void
+bdr_host_publish_peer(uint32_t peer, uint64_t confirm_rate, int64_t complete_time)
+{
+	Worker	   *worker;
+
+	LWLockAcquire(shared->lock, LW_SHARED);
+	worker = FindWorker(MyDatabaseId, BDR_ROLE_APPLY, peer);
+	if (worker)
+	{
+		pg_atomic_write_u64(&worker->progress.confirm_rate, confirm_rate);
+		pg_atomic_write_u64(&worker->progress.complete_time, (uint64) complete_time);
+	}
+	LWLockRelease(shared->lock);
 }
 
 void
@@ -1951,6 +1973,8 @@ CopyWorkers(int *count)
 		COPY(flush_lsn);
 		COPY(connect_time);
 		COPY(disconnect_time);
+		COPY(confirm_rate);
+		COPY(complete_time);
 		COPY(connects);
 		for (int kind = 0; kind < BDR_COUNT_KINDS; kind++)
 			COPY(counters[kind]);
@@ -2014,6 +2038,8 @@ bdr_show_subscription_status(PG_FUNCTION_ARGS)
 			TIME("last_xact_replay_timestamp", replay_time),
 			TIME("connect_time", connect_time),
 			TIME("disconnect_time", disconnect_time),
+			{"confirm_rate", INT8OID, Int64GetDatum((int64) NUMBER(confirm_rate)), NUMBER(complete_time) == 0},
+			TIME("complete_time", complete_time),
 			COUNT("nconnect", connects),
 			COUNT("ninsert", counters[BDR_COUNT_INSERT]),
 			COUNT("nupdate", counters[BDR_COUNT_UPDATE]),

@@ -443,7 +443,8 @@ CREATE FUNCTION bdr.show_subscription_status(
 		OUT last_xact_replay_lsn pg_lsn, OUT last_xact_flush_lsn pg_lsn, OUT last_xact_replay_timestamp timestamptz,
 		OUT connect_time timestamptz, OUT nconnect bigint, OUT ninsert bigint, OUT nupdate bigint, OUT ndelete bigint,
 		OUT ntruncate bigint, OUT ncommit bigint, OUT nconflict bigint, OUT nmissing bigint, OUT last_error_sqlstate text,
-		OUT last_error_message text, OUT last_error_time timestamptz)
+		OUT last_error_message text, OUT last_error_time timestamptz, OUT confirm_rate bigint,
+		OUT complete_time timestamptz)
 	RETURNS SETOF record
 	LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'bdr_show_subscription_status';
 COMMENT ON FUNCTION bdr.show_subscription_status() IS 'progress of the workers that receive and apply';
@@ -642,14 +643,23 @@ COMMENT ON VIEW bdr.group_slot_retention IS
 	'how much WAL the group slot keeps for each peer; past_bound: more was needed than may be kept, so should another node die now, this peer has to join again';
 
 CREATE VIEW bdr.node_replication_rates AS
-SELECT s.target_id AS peer_node_id, s.target_name, s.sent_lsn, s.replay_lsn, s.replay_lag, s.replay_lag_bytes,
-	s.replay_lag_size, NULL::bigint AS apply_rate, NULL::interval AS catchup_interval,
+SELECT s.target_id AS peer_node_id, s.target_name, s.sent_lsn, s.replay_lsn,
+	COALESCE(s.replay_lag, CASE WHEN s.replay_lag_bytes <= 0 THEN '0'::interval
+								ELSE pg_catalog.clock_timestamp() - w.complete_time END) AS replay_lag,
+	s.replay_lag_bytes, s.replay_lag_size, w.confirm_rate AS apply_rate,
+	CASE WHEN s.replay_lag_bytes <= 0 THEN '0'::interval
+		 WHEN w.confirm_rate > 0 THEN pg_catalog.make_interval(secs => s.replay_lag_bytes::float8 / w.confirm_rate) END
+		AS catchup_interval,
 	pg_catalog.pg_wal_lsn_diff(CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn()
 								   ELSE pg_catalog.pg_current_wal_lsn() END, s.restart_lsn)::int8 AS retained_wal_bytes,
-	s.state
+	s.state, CASE WHEN NOT b.sub_enabled THEN 'disabled' ELSE COALESCE(w.status, 'down') END AS subscription_status,
+	w.last_error_sqlstate, w.last_error_message, w.last_error_time
 FROM bdr.node_slots s
+	LEFT JOIN bdr.subscription b ON b.origin_node_id = s.target_id
+	LEFT JOIN bdr.show_subscription_status() w ON w.peer = s.target_id
 WHERE NOT s.is_group_slot;
-COMMENT ON VIEW bdr.node_replication_rates IS 'how far behind each peer is, and how much WAL is kept for it';
+COMMENT ON VIEW bdr.node_replication_rates IS
+	'how far behind each peer is, how much WAL is kept for it, and how what comes from it is doing';
 
 CREATE VIEW bdr.join_progress AS
 SELECT j.step, bdr.internal_mask_dsn(j.target_dsn) AS join_target_connstr, j.target_node_name, j.group_name,

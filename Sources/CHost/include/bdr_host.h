@@ -188,6 +188,8 @@ int32_t bdr_host_worker_forget(int32_t role, uint32_t peer);
 int32_t bdr_host_worker_peers(uint32_t *peers, int32_t capacity);
 /* Names of the origins that apply workers of this database have used since the server was started; one column. */
 int32_t bdr_host_database_origins(BdrSqlResult **result);
+/* For the views: how fast a peer confirms what is committed here, bytes/s, and when it had everything last (µs since 2000). */
+void bdr_host_publish_peer(uint32_t peer, uint64_t confirm_rate, int64_t complete_time);
 /* Has the manager of this database look at the catalog now; what it shall see must be committed. */
 void bdr_host_wake_manager(void);
 /* True when this database's workers shall stop (DROP DATABASE is waiting). */

@@ -22,7 +22,12 @@ private struct Manager {
     private var recoveries: [UInt32: ManagedWorker] = [:]
     /// Origins of the node, to be removed should the extension be dropped.
     private var origins: Set<String> = []
+    /// What peers had confirmed when it was looked at last.
+    private var samples: [UInt32: (confirmed: UInt64, time: Int64, completeTime: Int64)] = [:]
     private var firstLook = true
+
+    /// How often the progress of the peers is measured, microseconds.
+    private static let sampleInterval: Int64 = 5_000_000
     private var genuineness = Genuineness.unknown
 
     private enum Genuineness {
@@ -55,6 +60,7 @@ private struct Manager {
             try self.publish(view)
             if try self.isGenuine(view.node) {
                 try self.keepWorkers(view)
+                try self.measurePeers(view)
             }
             let happened = try host(bdr_host_wait(nil, self.pause))
             if happened & Int32(BDR_WAIT_SHUTDOWN) != 0 {
@@ -183,6 +189,34 @@ private struct Manager {
                 self.recoveries[peer] = nil
             }
         }
+    }
+
+    private mutating func measurePeers(_ view: View) throws {
+        let now = bdr_host_now()
+        guard view.node.state >= .catchup, self.samples.values.allSatisfy({ now &- $0.time >= Self.sampleInterval }) else {
+            return
+        }
+        let rows = try Transaction.run {
+            try SQL.query(
+                "SELECT target_id, confirmed_flush_lsn, replay_lag_bytes FROM bdr.node_slots WHERE NOT is_group_slot")
+        }
+        var samples: [UInt32: (confirmed: UInt64, time: Int64, completeTime: Int64)] = [:]
+        for row in 0..<rows.count {
+            guard let peer = rows[row, 0].flatMap({ UInt32($0) }), let confirmed = rows[row, 1].flatMap({ LSN.parse($0) })
+            else {
+                continue
+            }
+            let behind = rows[row, 2].flatMap { Int64($0) } ?? 0
+            let before = self.samples[peer]
+            // the server writes a little by itself
+            let completeTime = behind <= 16384 ? now : before?.completeTime ?? 0
+            samples[peer] = (confirmed, now, completeTime)
+            if let before, confirmed >= before.confirmed, now > before.time, completeTime != 0 {
+                let rate = Double(confirmed - before.confirmed) / (Double(now &- before.time) / 1_000_000)
+                bdr_host_publish_peer(peer, UInt64(max(0, min(rate, 1e15))), completeTime)
+            }
+        }
+        self.samples = samples
     }
 
     /// Milliseconds to the next look: sooner when a worker is to be started sooner.

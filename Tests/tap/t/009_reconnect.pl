@@ -19,12 +19,15 @@ $a->sql("INSERT INTO t SELECT i, 'while away' FROM generate_series(101, 200) i")
 ok(wait_until(sub { $a->sql($status) ne 'replicating' }), 'the view says that the peer is away: ' . $a->sql($status));
 $a->value_ok("SELECT active, state FROM bdr.node_slots WHERE target_name = 'node_b'", 'f|disconnected', 'and so does its slot');
 $a->wait_ok("SELECT count(*) > 0 FROM bdr.worker_errors", 't', 'the failing connection is in worker_errors');
+$a->wait_ok("SELECT replay_lag > '1s', replay_lag_bytes > 0, retained_wal_bytes > 0, state, subscription_status, last_error_sqlstate, last_error_time IS NOT NULL
+	FROM bdr.node_replication_rates", 't|t|t|disconnected|error|08001|t', 'and how far behind it is, in bytes and in time');
 my $position = $a->log_position;
 sleep 4;
 my $attempts = () = $a->log_since($position) =~ /could not connect|connection to server|could not receive/g;
 cmp_ok($attempts, '<', 30, "the worker does not hammer ($attempts lines in 4 s)");
 $b->start;
 replicating_ok($a, $b, 'both reconnect by themselves');
+$a->wait_ok("SELECT apply_rate > 0 AND catchup_interval < '1min' AND replay_lag < '10s' FROM bdr.node_replication_rates", 't', 'how fast it catches up is shown');
 same_ok($a, $b, 't', 'nothing is missing after the peer was away');
 
 # Both away at once, writes on each before the other is back.
