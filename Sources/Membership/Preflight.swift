@@ -308,11 +308,12 @@ private func checkSenders(_ settings: ServerSettings) -> SettingCheck {
 }
 
 private func checkWorkers(_ settings: ServerSettings) -> SettingCheck {
-    // Needed: the supervisor, the manager, and one apply worker for every peer. Advised: one for the server, one for the
+    // Needed: the supervisor, the manager, one apply worker for every peer, and in groups of three and more nodes the one that
+    // serves the group. Advised: one for the server, one for the
     // database, four for the node, one for every peer and one for each of its writers. How many others use can't be told.
     let (peers, writers) = counts(settings)
     return checkCapacity(
-        setting: "max_worker_processes", limit: settings.maxWorkerProcesses, used: 0, needed: 2 + peers,
+        setting: "max_worker_processes", limit: settings.maxWorkerProcesses, used: 0, needed: (peers > 1 ? 3 : 2) + peers,
         advised: 6 + peers + peers * writers, what: "the node")
 }
 
