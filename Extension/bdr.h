@@ -185,6 +185,9 @@ struct HeapTupleData;
 extern BdrRowReader *bdr_row_reader_create(MemoryContext context, const BdrRelationDesc *description,
 										   const int16 *attnums);
 extern void bdr_row_reader_use(BdrRowReader *reader, struct TupleDescData *tupdesc);
+/* output_plugin.c: what a peer is told of a relation */
+extern void bdr_describe_relation(struct RelationData *relation, const char *schema, const char *name,
+								  BdrRelationDesc *result, int16 **attnums, bool *user_types);
 extern void bdr_row_describe(struct HeapTupleData *tuple, BdrTuple *result);
 
 /* host_process.c */

@@ -43,6 +43,13 @@ extern int32_t bdr_engine_manager_leftovers(void);
 extern int32_t bdr_engine_apply_main(uint32_t peer);
 extern int32_t bdr_engine_join_main(void);
 extern int32_t bdr_engine_group_main(void);
+/* Rows of a table that is copied: a packer collects them into chunks; store takes a chunk apart again. */
+extern int32_t bdr_engine_copy_begin(const BdrRelationDesc *description, void **packer);
+extern void bdr_engine_copy_free(void *packer);
+extern int32_t bdr_engine_copy_add(void *packer, const BdrTuple *row, bool *full);
+extern int32_t bdr_engine_copy_take(void *packer, const uint8_t **data, size_t *length);
+extern int32_t bdr_engine_store_rows(const uint8_t *data, size_t length);
+extern uint64_t bdr_engine_copied_rows(void);
 extern int32_t bdr_engine_promote_node(bool wait_for_completion);
 extern int32_t bdr_engine_recover_main(uint32_t peer);
 

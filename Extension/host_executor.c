@@ -886,6 +886,15 @@ bdr_executor_end_transaction(bool commit)
 }
 
 int32_t
+bdr_host_executor_close(void)
+{
+	HOST_BEGIN();
+	bdr_executor_end_transaction(true);
+	HOST_END();
+	return BDR_OK;
+}
+
+int32_t
 bdr_host_rel_use(BdrRel *rel, BdrRelationInfo *info)
 {
 	HOST_BEGIN();

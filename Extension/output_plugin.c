@@ -376,11 +376,11 @@ Fingerprint(const BdrRelationDesc *description, const int16 *attnums, uint64 fin
 }
 
 /*
- * Describes the relation to the encoder, under a new number unless it is described as before. Works from the catalogs as
- * they were at the change being decoded (a historic snapshot is active).
+ * What a peer is told of a relation, in memory of the current context; attnums are the attribute numbers of the columns.
  */
-static void
-DescribeRelation(OutputState *state, RelationEntry *entry, Relation relation)
+void
+bdr_describe_relation(Relation relation, const char *schema, const char *name, BdrRelationDesc *result, int16 **attnums_result,
+					  bool *user_types_result)
 {
 	TupleDesc	tupdesc = RelationGetDescr(relation);
 	BdrRelationDesc description = {0};
@@ -388,31 +388,7 @@ DescribeRelation(OutputState *state, RelationEntry *entry, Relation relation)
 	int16	   *attnums = palloc(Max(tupdesc->natts, 1) * sizeof(int16));
 	Bitmapset  *identity = IdentityColumns(relation);
 	bool		full = relation->rd_rel->relreplident == REPLICA_IDENTITY_FULL;
-	Oid			name_schema = RelationGetNamespace(relation);
-	char	   *name = RelationGetRelationName(relation);
-	char	   *schema;
 	bool		user_types = false;
-	uint64		fingerprint[2];
-	MemoryContext caller;
-
-	entry->root = InvalidOid;
-	if (relation->rd_rel->relispartition && !entry->key.own_name)
-	{
-		List	   *ancestors = get_partition_ancestors(RelationGetRelid(relation));
-
-		if (ancestors != NIL)
-		{
-			entry->root = llast_oid(ancestors);
-			(void) hash_search(state->roots, &entry->root, HASH_ENTER, NULL);
-			name = get_rel_name(entry->root);
-			name_schema = get_rel_namespace(entry->root);
-			if (name == NULL)
-				elog(ERROR, "cache lookup failed for relation %u", entry->root);
-		}
-	}
-	schema = get_namespace_name(name_schema);
-	if (schema == NULL)
-		elog(ERROR, "cache lookup failed for namespace %u", name_schema);
 
 	/* an identity with a generated column can't be sent whole, so it is none */
 	for (int i = 0; i < tupdesc->natts; i++)
@@ -469,6 +445,47 @@ DescribeRelation(OutputState *state, RelationEntry *entry, Relation relation)
 		user_types |= attribute->atttypid >= FirstGenbkiObjectId;
 	}
 	description.columns = columns;
+	*result = description;
+	*attnums_result = attnums;
+	*user_types_result = user_types;
+}
+
+/*
+ * Describes the relation to the encoder, under a new number unless it is described as before. Works from the catalogs as
+ * they were at the change being decoded (a historic snapshot is active).
+ */
+static void
+DescribeRelation(OutputState *state, RelationEntry *entry, Relation relation)
+{
+	BdrRelationDesc description;
+	int16	   *attnums;
+	Oid			name_schema = RelationGetNamespace(relation);
+	char	   *name = RelationGetRelationName(relation);
+	char	   *schema;
+	bool		user_types;
+	uint64		fingerprint[2];
+	MemoryContext caller;
+
+	entry->root = InvalidOid;
+	if (relation->rd_rel->relispartition && !entry->key.own_name)
+	{
+		List	   *ancestors = get_partition_ancestors(RelationGetRelid(relation));
+
+		if (ancestors != NIL)
+		{
+			entry->root = llast_oid(ancestors);
+			(void) hash_search(state->roots, &entry->root, HASH_ENTER, NULL);
+			name = get_rel_name(entry->root);
+			name_schema = get_rel_namespace(entry->root);
+			if (name == NULL)
+				elog(ERROR, "cache lookup failed for relation %u", entry->root);
+		}
+	}
+	schema = get_namespace_name(name_schema);
+	if (schema == NULL)
+		elog(ERROR, "cache lookup failed for namespace %u", name_schema);
+
+	bdr_describe_relation(relation, schema, name, &description, &attnums, &user_types);
 	entry->user_types = user_types;
 
 	Fingerprint(&description, attnums, fingerprint);

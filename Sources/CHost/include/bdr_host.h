@@ -371,6 +371,8 @@ int32_t bdr_host_find(BdrRel *rel, const BdrRow *key, BdrFound *found);
 /* Updates / deletes the row located last by bdr_host_find or bdr_host_insert. Unchanged values keep their local value. */
 int32_t bdr_host_update_found(BdrRel *rel, const BdrRow *row);
 int32_t bdr_host_delete_found(BdrRel *rel);
+/* Closes the relations that are in use in this transaction; they can be used again. */
+int32_t bdr_host_executor_close(void);
 int32_t bdr_host_truncate(BdrRel *const *rels, int32_t n, bool cascade, bool restart_identity);
 
 #endif

@@ -14,6 +14,18 @@ struct Negotiation {
     /// Bytes after which a frame is written.
     let maxFrame: Int
 
+    /// Of a node with one of the same kind, where both sides have been compared before.
+    static var local: Negotiation {
+        Negotiation(protocolVersion: 1, raw: true, binary: true, maxFrame: 1 << 20)
+    }
+
+    private init(protocolVersion: UInt16, raw: Bool, binary: Bool, maxFrame: Int) {
+        self.protocolVersion = protocolVersion
+        self.raw = raw
+        self.binary = binary
+        self.maxFrame = maxFrame
+    }
+
     /// - Throws: feature_not_supported when there is no protocol version that both know, or when the encodings differ.
     init(_ options: PeerOptions) throws {
         let version = min(options.protocolRange.upperBound, Self.supportedProtocols.upperBound)

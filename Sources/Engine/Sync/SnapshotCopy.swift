@@ -121,7 +121,9 @@ final class SnapshotCopy {
         local: String, partitions: Bool, workers: Int, _ report: ([CopiedTable], [TableProgress]) throws -> Void
     ) throws {
         do {
-            let tables = try CopiedTable.list(of: self.reader, partitions: partitions)
+            var list = try CopiedTable.list(of: self.reader, partitions: partitions)
+            try CopiedTable.compareLayouts(&list, local: Session.open(dsn: local, "this node with its own local_dsn"))
+            let tables = list
             try report(tables, tables.map { _ in TableProgress() })
             try CopyOrigins.remove()
             let copy = TableCopy(

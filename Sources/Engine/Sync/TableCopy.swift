@@ -3,6 +3,7 @@
 
 internal import CHost
 internal import Membership
+internal import Wire
 
 /// A table to copy; names are quoted.
 struct CopiedTable {
@@ -20,8 +21,19 @@ struct CopiedTable {
     /// Rows by the target's statistics; nil when it has none.
     var estimatedRows: UInt64?
 
+    /// Names and types of the columns; nil when rows can't be copied as they are stored.
+    var rawLayout: String?
+    /// Rows are copied as they are stored: both tables have that layout.
+    var isRaw = false
+
     /// What COPY ... TO reads.
-    func source(_ range: Range<UInt64>?) -> String {
+    func source(_ range: Range<UInt64>?) throws -> String {
+        if self.isRaw {
+            let end = range.map { $0.upperBound >= self.blocks ? -1 : Int64(clamping: $0.upperBound) } ?? -1
+            return """
+                (SELECT bdr.internal_table_rows(\(try SQL.quoteLiteral(self.name))::pg_catalog.regclass, \(range?.lowerBound ?? 0), \(end)))
+                """
+        }
         guard let range else {
             return self.isPartitioned ? "(SELECT \(self.columns) FROM \(self.name))" : self.target
         }
@@ -32,8 +44,42 @@ struct CopiedTable {
 
     /// What COPY ... FROM writes.
     var target: String {
-        self.columns.isEmpty ? self.name : "\(self.name) (\(self.columns))"
+        if self.isRaw {
+            return "bdr.copied_rows"
+        }
+        return self.columns.isEmpty ? self.name : "\(self.name) (\(self.columns))"
     }
+
+    /// Rows of tables that have the same layout here are copied as they are stored.
+    static func compareLayouts(_ tables: inout [CopiedTable], local: Connection) throws {
+        let rows = try local.query(
+            """
+            SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname), \(self.layout)
+              FROM pg_catalog.pg_class c
+              JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+              JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
+             WHERE c.relkind = 'r'
+             GROUP BY c.oid, n.nspname, c.relname
+            """)
+        var here: [String: String] = [:]
+        for row in 0..<rows.count {
+            if let name = rows[row, 0], let layout = rows[row, 1] {
+                here[name] = layout
+            }
+        }
+        for number in tables.indices {
+            if let layout = tables[number].rawLayout {
+                tables[number].isRaw = here[tables[number].name] == layout
+            }
+        }
+    }
+
+    /// Null where a row may have another form than the columns say: a column was dropped, is generated, or was added later.
+    private static let layout = """
+        CASE WHEN pg_catalog.bool_and(NOT a.attisdropped AND a.attgenerated = '' AND NOT a.atthasmissing
+                                      AND a.atttypid < 16384)
+             THEN pg_catalog.string_agg(a.atttypid || ' ' || pg_catalog.quote_ident(a.attname), ',' ORDER BY a.attnum) END
+        """
 
     /// Ordinary tables that are not part of an extension, the largest first, with the columns that hold data.
     /// - Parameter partitions: those of partitioned tables, one by one; else partitioned tables as a whole, which may be
@@ -55,7 +101,12 @@ struct CopiedTable {
                         THEN (SELECT pg_catalog.sum(pg_catalog.pg_table_size(relid))
                                 FROM pg_catalog.pg_partition_tree(c.oid))
                         ELSE pg_catalog.pg_table_size(c.oid) END::pg_catalog.int8 AS size,
-                   CASE WHEN c.reltuples >= 0 THEN c.reltuples::pg_catalog.int8 END
+                   CASE WHEN c.reltuples >= 0 THEN c.reltuples::pg_catalog.int8 END,
+                   CASE WHEN c.relkind = 'r' AND m.amname = 'heap'
+                             AND COALESCE(pg_catalog.pg_relation_size(NULLIF(c.reltoastrelid, 0)), 0) = 0
+                        THEN (SELECT \(self.layout) FROM pg_catalog.pg_attribute a
+                               WHERE a.attrelid = c.oid AND a.attnum > 0) END,
+                   ARRAY(SELECT a.atttypid FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0)
               FROM pg_catalog.pg_class c
               JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
               LEFT JOIN pg_catalog.pg_am m ON m.oid = c.relam
@@ -76,8 +127,29 @@ struct CopiedTable {
                 name: "\(rows[row, 0] ?? "").\(rows[row, 1] ?? "")", columns: rows[row, 2] ?? "",
                 binary: rows[row, 3] == "t", isPartitioned: rows[row, 4] == "t",
                 blocks: rows[row, 5].flatMap { UInt64($0) } ?? 0, size: rows[row, 6].flatMap { UInt64($0) } ?? 0,
-                estimatedRows: rows[row, 7].flatMap { UInt64($0) })
+                estimatedRows: rows[row, 7].flatMap { UInt64($0) },
+                rawLayout: self.areRawSafe(rows[row, 9] ?? "") ? rows[row, 8] : nil)
         }
+    }
+}
+
+extension CopiedTable {
+    /// - Parameter types: an array of OIDs as text.
+    private static func areRawSafe(_ types: String) -> Bool {
+        let encoding = String(cString: bdr_host_encoding_name())
+        let oids = types.filter { $0 != "{" && $0 != "}" }.split(separator: ",")
+        return (encoding == "UTF8" || encoding == "SQL_ASCII") && !oids.isEmpty
+            && oids.allSatisfy { UInt32($0).map { RawLayout.isRawSafe(builtinType: $0) } ?? false }
+    }
+}
+
+extension CopiedTable {
+    /// About how many rows have so many bytes.
+    fileprivate func rows(in bytes: UInt64) -> UInt64 {
+        guard let rows = self.estimatedRows, self.size > 0 else {
+            return 0
+        }
+        return UInt64(Double(rows) * min(1, Double(bytes) / Double(self.size)))
     }
 }
 
@@ -154,7 +226,9 @@ struct TableCopy {
             for pair in pairs {
                 if let piece = pair.piece {
                     let (rows, bytes) = pair.progress
-                    all[piece.table].rows &+= rows
+                    // of chunks only the bytes are known as they pass, their rows when the piece is stored
+                    all[piece.table].rows &+= self.tables[piece.table].isRaw
+                        ? self.tables[piece.table].rows(in: bytes) : rows
                     all[piece.table].bytes &+= bytes
                 }
             }
@@ -208,7 +282,7 @@ struct TableCopy {
         }
         done[piece.table].isBegun = true
         let table = self.tables[piece.table]
-        let format = table.binary ? "binary" : "text"
+        let format = table.binary || table.isRaw ? "binary" : "text"
         try pair.writer.query("BEGIN")
         try pair.writer.query(self.begin)
         bdr_host_copy_free(pair.copy)
@@ -217,7 +291,7 @@ struct TableCopy {
         var failed: OpaquePointer?
         let status = try host(
             bdr_host_copy_begin(
-                pair.reader.raw, "COPY \(table.source(piece.blocks)) TO STDOUT (FORMAT \(format))", pair.writer.raw,
+                pair.reader.raw, "COPY \(try table.source(piece.blocks)) TO STDOUT (FORMAT \(format))", pair.writer.raw,
                 "COPY \(table.target) FROM STDIN (FORMAT \(format))", &copy, &failed))
         pair.copy = copy
         pair.piece = piece
@@ -247,8 +321,11 @@ struct TableCopy {
         if status != BDR_OK {
             throw failed == pair.writer.raw ? pair.writer.lastError : pair.reader.lastError
         }
+        var (rows, bytes) = pair.progress
+        if self.tables[piece.table].isRaw {
+            rows = try pair.writer.query("SELECT bdr.internal_copied_rows()")[0, 0].flatMap { UInt64($0) } ?? 0
+        }
         try pair.writer.query("COMMIT")
-        let (rows, bytes) = pair.progress
         done[piece.table].rows &+= rows
         done[piece.table].bytes &+= bytes
         open[piece.table] -= 1

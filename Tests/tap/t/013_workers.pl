@@ -179,7 +179,8 @@ my $c = BDR::Node->create('c');
 	$c->sql('SELECT bdr.create_node(\'node_c\', ' . quote_literal($c->dsn) . ')');
 	my $join = 'SELECT bdr.join_node_group(' . quote_literal($a->dsn) . ', wait_for_completion := false)';
 	$c->sql($join);
-	my $waits = q{SELECT count(*) > 0 FROM pg_stat_activity WHERE backend_type = 'walsender' AND query ~ 'CREATE_REPLICATION_SLOT' AND wait_event_type = 'Lock'};
+	# with a third node the members get group slots first
+	my $waits = q{SELECT count(*) > 0 FROM pg_stat_activity WHERE (backend_type = 'bdr group' OR query ~ 'CREATE_REPLICATION_SLOT') AND wait_event_type = 'Lock'};
 	$a->wait_ok($waits, 't', 'the join waits for a transaction of its target');
 	my ($worker) = $c->pids('join');
 	ok(defined $worker, 'there is a join worker');
@@ -323,7 +324,7 @@ replicating_ok($a, $b, 'the others replicate');
 	my ($manager) = $third->pids('manager');
 	kill 'STOP', $manager;
 	$third->sql('DROP EXTENSION bdr CASCADE');
-	$third->value_ok($slots_of_bdr, '2', 'nobody has cleaned up');
+	$third->value_ok($slots_of_bdr, '3', 'nobody has cleaned up');
 	$third->value_ok($origins, '2', 'neither origins');
 	my $position = $third->log_position;
 	kill 'KILL', $manager;

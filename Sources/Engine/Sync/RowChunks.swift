@@ -1,0 +1,195 @@
+// Rows of a table that is copied, as they are stored, in chunks: the join target packs them, the joining node stores them.
+//
+// A chunk is what the stream of changes would contain: the description of the relation, and an INSERT for each row. So it is
+// checked as thoroughly as that before anything is believed.
+
+public import CHost
+internal import Wire
+
+/// On the join target.
+private final class RowPacker {
+    /// Bytes after which a chunk is complete.
+    private static let chunkSize = 256 << 10
+
+    private let relation: OutputRelation
+    private let description: RelationMessage
+    private let frames: FrameWriter
+    /// No row is so large that it has to leave in pieces: nothing is ever written there.
+    private let nowhere = UnsafeMutableRawPointer.allocate(byteCount: 8, alignment: 8)
+    private var isTaken = true
+
+    init(_ description: BdrRelationDesc) throws {
+        let (relation, message) = try OutputRelation.describe(1, description, Negotiation.local)
+        guard relation.raw else {
+            throw BdrError(
+                SQLSTATE.featureNotSupported, "rows of table \"\(relation.qualifiedName)\" can't be copied as they are stored")
+        }
+        self.relation = relation
+        self.description = message
+        self.frames = FrameWriter(output: self.nowhere, maxFrame: Self.chunkSize)
+    }
+
+    deinit {
+        self.nowhere.deallocate()
+    }
+
+    /// - Returns: whether the chunk is complete.
+    @inline(__always)
+    func add(_ row: BdrTuple) throws -> Bool {
+        guard row.has_external == 0, Int(row.attributes) == self.relation.columnCount else {
+            throw BdrError(
+                SQLSTATE.featureNotSupported,
+                "a row of table \"\(self.relation.qualifiedName)\" can't be copied as it is stored")
+        }
+        if self.isTaken {
+            self.frames.buffer.removeAll(keepingCapacityUpTo: 2 * Self.chunkSize)
+            self.isTaken = false
+            try self.description.encode(into: self.frames.buffer)
+        }
+        let tuple = EncodedTuple.raw(row)
+        try self.frames.message(.insert, bodyLength: 4 + tuple.length) {
+            try self.frames.buffer.append32(1 as UInt32)
+            try tuple.write(to: self.frames)
+        }
+        return self.frames.isFull
+    }
+
+    /// The chunk, empty when no row was added; valid until the next one is.
+    func take() -> UnsafeRawBufferPointer {
+        if self.isTaken {
+            return UnsafeRawBufferPointer(start: nil, count: 0)
+        }
+        self.isTaken = true
+        return self.frames.buffer.bytes
+    }
+}
+
+@c(bdr_engine_copy_begin)
+public func bdrEngineCopyBegin(
+    _ description: UnsafePointer<BdrRelationDesc>?, _ result: UnsafeMutablePointer<UnsafeMutableRawPointer?>?
+) -> Int32 {
+    entry {
+        guard let description, let result else {
+            throw BdrError(SQLSTATE.internalError, "a relation has no description")
+        }
+        result.pointee = Unmanaged.passRetained(try RowPacker(description.pointee)).toOpaque()
+    }
+}
+
+@c(bdr_engine_copy_free)
+public func bdrEngineCopyFree(_ packer: UnsafeMutableRawPointer?) {
+    if let packer {
+        Unmanaged<RowPacker>.fromOpaque(packer).release()
+    }
+}
+
+@c(bdr_engine_copy_add)
+public func bdrEngineCopyAdd(
+    _ packer: UnsafeMutableRawPointer?, _ row: UnsafePointer<BdrTuple>?, _ full: UnsafeMutablePointer<Bool>?
+) -> Int32 {
+    entry {
+        guard let packer, let row else {
+            throw BdrError(SQLSTATE.internalError, "a row is missing")
+        }
+        full?.pointee = try Unmanaged<RowPacker>.fromOpaque(packer)._withUnsafeGuaranteedRef { try $0.add(row.pointee) }
+    }
+}
+
+@c(bdr_engine_copy_take)
+public func bdrEngineCopyTake(
+    _ packer: UnsafeMutableRawPointer?, _ data: UnsafeMutablePointer<UnsafePointer<UInt8>?>?,
+    _ length: UnsafeMutablePointer<Int>?
+) -> Int32 {
+    entry {
+        guard let packer else {
+            throw BdrError(SQLSTATE.internalError, "there are no rows to take")
+        }
+        let chunk = Unmanaged<RowPacker>.fromOpaque(packer).takeUnretainedValue().take()
+        data?.pointee = chunk.bindMemory(to: UInt8.self).baseAddress
+        length?.pointee = chunk.count
+    }
+}
+
+/// On the joining node: what a session that stores chunks keeps between them.
+private final class RowStore {
+    private var relation: AppliedRelation?
+    private var chunk: UInt64 = 0
+    private var rows: [BdrRow] = []
+    private(set) var stored: UInt64 = 0
+
+    private static let batchLimit = 1000
+
+    func takeCount() -> UInt64 {
+        defer { self.stored = 0 }
+        return self.stored
+    }
+
+    /// Inside a transaction; nothing of it stays open.
+    func store(_ bytes: UnsafeRawBufferPointer) throws {
+        var cursor = MessageCursor(bytes)
+        guard let (type, body) = try cursor.next(), type == .relation else {
+            throw BdrError(SQLSTATE.protocolViolation, "copied rows of an unknown table arrived")
+        }
+        let description = try RelationMessage(decoding: body)
+        if self.relation?.description != description {
+            self.relation = try AppliedRelation(description)
+        }
+        guard let relation = self.relation else {
+            return
+        }
+        self.chunk &+= 1
+        try relation.use(in: self.chunk)
+        guard relation.info.same_layout != 0 else {
+            throw BdrError(
+                SQLSTATE.objectNotInPrerequisiteState,
+                "table \"\(relation.qualifiedName)\" does not have the columns that it has on the join target")
+        }
+        self.rows.removeAll(keepingCapacity: true)
+        while let (type, body) = try cursor.next() {
+            guard type == .insert else {
+                throw BdrError(SQLSTATE.protocolViolation, "something else than copied rows arrived")
+            }
+            var row = BdrRow()
+            try RowBuilder.fillRaw(&row, InsertMessage(decoding: body).tuple, relation)
+            self.rows.append(row)
+            if self.rows.count >= Self.batchLimit {
+                try self.flush(relation)
+            }
+        }
+        try self.flush(relation)
+        try host(bdr_host_executor_close())
+    }
+
+    private func flush(_ relation: AppliedRelation) throws {
+        var done: Int32 = 0
+        try self.rows.withUnsafeBufferPointer { rows in
+            _ = try host(
+                bdr_host_insert_batch(relation.handle, rows.baseAddress, Int32(clamping: rows.count), &done))
+        }
+        for number in max(0, Int(done))..<max(0, Int(done), self.rows.count) {
+            var found = BdrFound()
+            if try host(bdr_host_insert(relation.handle, &self.rows[number], &found)) != BDR_DONE {
+                throw BdrError(
+                    "23505", "a copied row of table \"\(relation.qualifiedName)\" is there already",
+                    detail: "A unique key of the table has this value twice.")
+            }
+        }
+        self.stored &+= UInt64(self.rows.count)
+        self.rows.removeAll(keepingCapacity: true)
+    }
+}
+
+/// A backend has one thread.
+nonisolated(unsafe) private var store = RowStore()
+
+@c(bdr_engine_store_rows)
+public func bdrEngineStoreRows(_ data: UnsafePointer<UInt8>?, _ length: Int) -> Int32 {
+    entry {
+        try store.store(UnsafeRawBufferPointer(start: data, count: data == nil ? 0 : max(0, length)))
+    }
+}
+
+@c(bdr_engine_copied_rows)
+public func bdrEngineCopiedRows() -> UInt64 {
+    store.takeCount()
+}
