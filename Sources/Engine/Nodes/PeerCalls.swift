@@ -302,8 +302,8 @@ enum PeerCall: String {
         try SQL.query("LOCK TABLE bdr.local_node IN SHARE ROW EXCLUSIVE MODE")
         let local = try LocalNode.require()
         guard local.state == .active else {
-            throw BdrError(
-                SQLSTATE.objectNotInPrerequisiteState, "node \"\(local.name)\" is not an active member of a group")
+            // it has just left, or begun to: the join target will know soon
+            return try SQL.query("SELECT false, NULL::pg_catalog.oid, $1, false", [local.name])
         }
         try validateNodeName(name)
         if try SQL.query(
