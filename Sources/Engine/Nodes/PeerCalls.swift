@@ -30,6 +30,7 @@ enum PeerCall: String {
     case checkBack = "check_back"
     case beginJoin = "begin_join"
     case lock
+    case unlock
     case reserve
     case track
     case restartApply = "restart_apply"
@@ -88,6 +89,11 @@ enum PeerCall: String {
                 argument(0), argument(1), arguments.count > 2 ? arguments[2] : nil,
                 pauseInStandby: arguments.count > 3 && arguments[3] == "t")
         case .lock: return try Self.lock(argument(0), argument(1))
+        case .unlock:
+            if try Self.joining(argument(0)) == nil {
+                try Self.release(argument(0))
+            }
+            return try Self.nothing()
         case .reserve: return try Self.reserve(argument)
         case .track:
             try SQL.query("INSERT INTO bdr.join_tracking (join_token) VALUES ($1) ON CONFLICT DO NOTHING", [try argument(0)])

@@ -263,26 +263,68 @@ final class JoinWorker {
     }
 
     /// Takes the join lock on all members, in the order of their ids so that two joins never wait for one another, and then
-    /// the same place on each.
+    /// the same place on each. While this node waits it has no lock: a member that is down for good must be parted first,
+    /// and this node's server may never come back.
     private func reserve() throws -> JoinOutcome {
         let target = try self.target()
+        try self.requireMember(target)
         let nodes = try PeerCall.nodes.ask(target)
+        var sessions: [Connection] = []
+        do {
+            guard let number = try self.lockMembers(nodes, &sessions) else {
+                try self.unlock(sessions)
+                return .waiting
+            }
+            let own = self.node.name
+            let database = try Transaction.run { try SQL.query("SELECT pg_catalog.current_database()")[0, 0] ?? "" }
+            for session in sessions {
+                try PeerCall.reserve.ask(session, [self.record.token, own, self.node.dsn, database, number])
+            }
+            let place = try PeerCall.reserve.ask(target, [self.record.token, own, self.node.dsn, database, number])
+            try self.takePlace(place, nodes)
+            return .done
+        } catch let error as HostError {
+            throw error
+        } catch {
+            try self.unlock(sessions)
+            throw error
+        }
+    }
+
+    /// The join target may have left the group while this node waited for its turn.
+    private func requireMember(_ target: Connection) throws {
+        let found = try PeerCall.describe.ask(target)
+        let state = found[0, 2].flatMap { UInt32($0) }.flatMap { NodeState(rawValue: $0) } ?? .none
+        // one that is leaving is waited for, as its parting may be given up
+        if found[0, 5] != nil, state >= .active, state < .parted {
+            return
+        }
+        throw BdrError(
+            SQLSTATE.objectNotInPrerequisiteState,
+            "the join target, node \"\(found[0, 1] ?? "")\", is no longer an active member of a group",
+            detail: "Its state is \(state.name).",
+            hint: "Join through another member: SELECT bdr.join_node_group('...');")
+    }
+
+    /// - Parameter sessions: to the members whose lock was taken, or may have been.
+    /// - Returns: the number that is free on all members; nil when it is not this node's turn yet.
+    private func lockMembers(_ nodes: Rows, _ sessions: inout [Connection]) throws -> String? {
         let active = String(NodeState.active.rawValue)
         let own = self.node.name
         let members = Self.members(nodes).filter { $0.name != own }.sorted { UInt32($0.id) ?? 0 < UInt32($1.id) ?? 0 }
-        var sessions: [Connection] = []
         var nextID: UInt32 = 1
         var reservedID: UInt32?
         for member in members {
             guard member.state == active else {
                 try self.noteOnce("waiting for node \"\(member.name)\", which is joining or leaving")
-                return .waiting
+                return nil
             }
             let session = try Session.open(dsn: member.dsn, "node \"\(member.name)\"")
+            sessions.append(session)
             let answer = try PeerCall.lock.ask(session, [self.record.token, own])
             guard answer[0, 0] == "t" else {
-                try self.noteOnce("waiting for node \"\(answer[0, 2] ?? "")\", which is joining the group now")
-                return .waiting
+                try self.noteOnce("waiting for node \"\(answer[0, 2] ?? "")\", which is joining or leaving the group now")
+                return nil
             }
             if let id = answer[0, 1].flatMap({ UInt32($0) }) {
                 nextID = max(nextID, id)
@@ -290,7 +332,6 @@ final class JoinWorker {
                     reservedID = id
                 }
             }
-            sessions.append(session)
         }
         // nobody joins any more: now all members must know of the same ones
         let known = Set(members.map { $0.id })
@@ -298,17 +339,24 @@ final class JoinWorker {
             let list = Set(Self.members(try PeerCall.nodes.ask(session)).filter { $0.name != own }.map { $0.id })
             guard list == known else {
                 try self.noteOnce("waiting until node \"\(member.name)\" knows the same members as the join target")
-                return .waiting
+                return nil
             }
         }
-        let database = try Transaction.run { try SQL.query("SELECT pg_catalog.current_database()")[0, 0] ?? "" }
-        let number = String(reservedID ?? nextID)
+        return String(reservedID ?? nextID)
+    }
+
+    /// Gives back the lock, but not where this node has its place already: there it goes on when the step is repeated.
+    private func unlock(_ sessions: [Connection]) throws {
         for session in sessions {
-            try PeerCall.reserve.ask(session, [self.record.token, own, self.node.dsn, database, number])
+            do {
+                try PeerCall.unlock.ask(session, [self.record.token])
+            } catch let error as HostError {
+                throw error
+            } catch {
+                // the next attempt, or giving the join up, does it
+                continue
+            }
         }
-        let place = try PeerCall.reserve.ask(target, [self.record.token, own, self.node.dsn, database, number])
-        try self.takePlace(place, nodes)
-        return .done
     }
 
     private func takePlace(_ place: Rows, _ nodes: Rows) throws {
