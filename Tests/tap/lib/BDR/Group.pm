@@ -74,7 +74,8 @@ sub traces_ok
 {
 	my ($node, $peers, $name) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	my $query = "SELECT (SELECT count(*) FROM pg_replication_slots WHERE database = current_database()), (SELECT count(*) FROM bdr.subscription),
+	my $query = "SELECT (SELECT count(*) FROM pg_replication_slots WHERE database = current_database()
+			AND slot_name IS DISTINCT FROM bdr.local_group_slot_name()), (SELECT count(*) FROM bdr.subscription),
 		(SELECT count(*) FROM pg_replication_origin WHERE roname ~ ('^bdr_' || current_database() || '_')),
 		(SELECT count(*) FROM bdr.node_group WHERE join_token IS NOT NULL), (SELECT count(*) FROM bdr.join_tracking)";
 	return $node->wait_ok($query, "$peers|$peers|$peers|0|0", $name, timeout => 20);
@@ -89,8 +90,7 @@ sub all_caught_up
 	for my $node (@nodes)
 	{
 		my $lsn = $node->commit_position;
-		next if $node->wait_for("SELECT count(*), COALESCE(bool_and(confirmed_flush_lsn >= '$lsn'), true) FROM pg_replication_slots
-			WHERE plugin = 'bdr' AND database = current_database()", "$peers|t");
+		next if $node->wait_for("SELECT count(*), COALESCE(bool_and(confirmed_flush_lsn >= '$lsn'), true) FROM bdr.node_slots WHERE NOT is_group_slot", "$peers|t");
 		fail("the $peers peers of " . $node->name . " have everything up to $lsn");
 		$_->show_state for @nodes;
 		return 0;

@@ -34,6 +34,7 @@ CONF
 #   preload  shared_preload_libraries (default bdr; '' for none)
 #   conf     further lines of postgresql.conf
 #   start    0: leave it stopped, without the database
+#   initdb   further arguments for initdb, as an array
 #   auth     further arguments for pg_regress --config-auth
 sub create
 {
@@ -43,7 +44,7 @@ sub create
 	$self->{bdr_node_name} = $options{node_name} // "node_$name";
 	$self->init(
 		allows_streaming => 'logical',
-		extra => [ '--encoding=UTF8', '--locale=C.UTF-8' ]);
+		extra => [ '--encoding=UTF8', '--locale=C.UTF-8', @{ $options{initdb} // [] } ]);
 	$self->append_conf('postgresql.conf', $base_conf);
 	my $preload = $options{preload} // 'bdr';
 	$self->append_conf('postgresql.conf', "shared_preload_libraries = '$preload'");
@@ -62,6 +63,16 @@ sub create_database
 	$name //= $self->{bdr_db};
 	$self->safe_psql('postgres', 'CREATE DATABASE ' . quote_ident($name));
 	return;
+}
+
+# Another database of the same server, to be a node of its own. The server is started and stopped through the first one.
+sub other_database
+{
+	my ($self, $db, %options) = @_;
+	my $other = bless { %$self, bdr_db => $db }, ref $self;
+	$other->{bdr_node_name} = $options{node_name} if defined $options{node_name};
+	$other->create_database;
+	return $other;
 }
 
 sub db { return $_[0]->{bdr_db}; }
