@@ -21,6 +21,8 @@ final class JoinWorker {
     private var node: LocalNode
     private var copy: SnapshotCopy?
     private var lastWait = ""
+    /// Why something could not be removed on another node yet.
+    private var unreached: BdrError?
 
     init(_ record: JoinRecord) throws {
         self.record = record
@@ -237,8 +239,12 @@ final class JoinWorker {
         case .promote: return try self.promote()
         case .active, .failed: break
         case .cleanup, .rollback:
+            self.unreached = nil
             for resource in self.record.state.mustRemove {
                 try self.remove(resource)
+            }
+            if let error = self.unreached {
+                throw error
             }
         }
         return .done
@@ -812,28 +818,61 @@ final class JoinWorker {
 
     // MARK: Undoing
 
-    /// Sessions on all nodes that may know of this join.
-    private func knownMembers() throws -> [Connection] {
-        var members = [try self.target()]
+    /// Does something on another node. One that can't be reached now is left for later, and keeps nobody else waiting: the
+    /// other members get their lock back.
+    private func attempt(_ action: () throws -> Void) throws {
+        do {
+            try action()
+        } catch let error as HostError {
+            throw error
+        } catch {
+            self.unreached = self.unreached ?? Self.classify(error).0
+        }
+    }
+
+    /// The same on all nodes that may know of this join.
+    private func onKnownMembers(_ action: (Connection) throws -> Void) throws {
+        var target: Connection?
+        try self.attempt {
+            let session = try self.target()
+            target = session
+            try action(session)
+        }
         if self.record.targetID != nil {
-            for peer in try self.peers() {
-                members.append(try self.session(peer))
+            for peer in try self.remainingPeers() {
+                try self.attempt { try action(self.session(peer)) }
             }
-        } else {
+        } else if let target {
             // reserved in part: ask the target for the rest
             let own = self.node.name
-            for member in Self.members(try PeerCall.nodes.ask(members[0])) where member.name != own {
-                members.append(try Session.open(dsn: member.dsn, "node \"\(member.name)\""))
+            try self.attempt {
+                for member in Self.members(try PeerCall.nodes.ask(target)) where member.name != own {
+                    try self.attempt { try action(Session.open(dsn: member.dsn, "node \"\(member.name)\"")) }
+                }
             }
         }
-        return members
+    }
+
+    /// Without those that were parted meanwhile, by force: they may never be back.
+    private func remainingPeers() throws -> [Peer] {
+        let peers = try self.peers()
+        var parted: Set<String> = []
+        if !peers.isEmpty {
+            try self.attempt {
+                let nodes = try PeerCall.nodes.ask(self.target())
+                let state = String(NodeState.parted.rawValue)
+                parted = Set((0..<nodes.count).compactMap { nodes[$0, 2] == state ? nodes[$0, 0] : nil })
+            }
+        }
+        return peers.filter { !parted.contains($0.id) }
     }
 
     private func remove(_ resource: JoinResource) throws {
         switch resource {
         case .reservation:
-            for member in try self.knownMembers() {
-                try PeerCall.cancel.ask(member, [self.record.token])
+            try self.onKnownMembers { try PeerCall.cancel.ask($0, [self.record.token]) }
+            guard self.unreached == nil else {
+                return
             }
             try Transaction.run {
                 try SQL.query("DELETE FROM bdr.subscription")
@@ -845,13 +884,15 @@ final class JoinWorker {
                 try self.record.save()
             }
         case .peerSlots:
-            for peer in try self.peers() {
-                try PeerCall.dropSlot.ask(self.session(peer), [peer.remoteSlot])
-                try self.set("start_lsn", nil, of: peer)
+            for peer in try self.remainingPeers() {
+                try self.attempt {
+                    try PeerCall.dropSlot.ask(self.session(peer), [peer.remoteSlot])
+                    try self.set("start_lsn", nil, of: peer)
+                }
             }
         case .targetSlot:
             if let slot = self.record.remoteSlot {
-                try PeerCall.dropSlot.ask(self.target(), [slot])
+                try self.attempt { try PeerCall.dropSlot.ask(self.target(), [slot]) }
             }
             // made together with the slot
             if let origin = self.record.origin {
@@ -897,9 +938,7 @@ final class JoinWorker {
                 try self.set("local_lsn", nil, of: peer)
             }
         case .peerSubscriptions:
-            for member in try self.knownMembers() {
-                try PeerCall.unsubscribe.ask(member, [self.record.token])
-            }
+            try self.onKnownMembers { try PeerCall.unsubscribe.ask($0, [self.record.token]) }
         }
     }
 }

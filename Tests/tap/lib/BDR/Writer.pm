@@ -70,12 +70,15 @@ sub finish
 sub number { return $_[0]->{number}; }
 sub node { return $_[0]->{node}; }
 
-# The ids that were acknowledged so far.
+# The ids that were acknowledged so far; in scalar context their number.
 sub acknowledged
 {
 	my ($self) = @_;
-	open my $in, '<', $self->{file} or return ();
-	my @ids = map { /^(\d+)$/ ? $1 : () } <$in>;
+	my @ids;
+	if (open my $in, '<', $self->{file})
+	{
+		@ids = map { /^(\d+)$/ ? $1 : () } <$in>;
+	}
 	return @ids;
 }
 
