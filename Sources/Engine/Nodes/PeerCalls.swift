@@ -302,8 +302,8 @@ enum PeerCall: String {
         try SQL.query("LOCK TABLE bdr.local_node IN SHARE ROW EXCLUSIVE MODE")
         let local = try LocalNode.require()
         guard local.state == .active else {
-            throw BdrError(
-                SQLSTATE.objectNotInPrerequisiteState, "node \"\(local.name)\" is not an active member of a group")
+            // the others may know already that it has joined, or not yet that it leaves
+            return try SQL.query("SELECT false, NULL, $1, false", [local.name])
         }
         try validateNodeName(name)
         if try SQL.query(
