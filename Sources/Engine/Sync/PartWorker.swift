@@ -19,9 +19,13 @@ struct PartWorker {
         var joinToken: String?
         var token: String
         var force: Bool
-        var step: String
+        var step: PartStep
         var transactions: String?
         var drainLSN: String?
+
+        var plan: PartState {
+            PartState(step: self.step, force: self.force, wasMember: self.state >= .active)
+        }
     }
 
     private var lastLines: [String: String] = [:]
@@ -64,11 +68,16 @@ struct PartWorker {
               JOIN bdr.node_interface i ON i.node_id = n.node_id
              WHERE p.step <> 'done' ORDER BY p.requested_time
             """)
-        return (0..<rows.count).map { row in
-            Task(
+        return try (0..<rows.count).map { row in
+            guard let step = PartStep(rawValue: rows[row, 7] ?? "") else {
+                throw BdrError(
+                    SQLSTATE.featureNotSupported,
+                    "parting is at step \"\(rows[row, 7] ?? "")\", which this version does not know")
+            }
+            return Task(
                 id: rows[row, 0] ?? "", name: rows[row, 1] ?? "", dsn: rows[row, 2] ?? "",
                 state: rows[row, 3].flatMap { UInt32($0) }.flatMap { NodeState(rawValue: $0) } ?? .none,
-                joinToken: rows[row, 4], token: rows[row, 5] ?? "", force: rows[row, 6] == "t", step: rows[row, 7] ?? "",
+                joinToken: rows[row, 4], token: rows[row, 5] ?? "", force: rows[row, 6] == "t", step: step,
                 transactions: rows[row, 8], drainLSN: rows[row, 9])
         }
     }
@@ -88,13 +97,18 @@ struct PartWorker {
         }
     }
 
-    private func move(_ task: Task, to step: String) throws {
+    /// The present step is done, or overtaken.
+    private func moveOn(_ task: Task) throws {
         try Transaction.run {
-            _ = try SQL.query(
-                """
-                UPDATE bdr.part_state SET step = $2, changed_time = pg_catalog.clock_timestamp()
-                 WHERE part_node_id = $1::pg_catalog.oid
-                """, [task.id, step])
+            if let next = PartPlan.next(after: task.plan) {
+                _ = try SQL.query(
+                    """
+                    UPDATE bdr.part_state SET step = $2, changed_time = pg_catalog.clock_timestamp()
+                     WHERE part_node_id = $1::pg_catalog.oid
+                    """, [task.id, next.rawValue])
+            } else {
+                _ = try SQL.query("DELETE FROM bdr.part_state WHERE part_node_id = $1::pg_catalog.oid", [task.id])
+            }
         }
     }
 
@@ -127,16 +141,17 @@ struct PartWorker {
 
     /// - Returns: whether it has come further.
     private mutating func perform(_ task: Task) throws -> Bool {
-        switch task.step {
-        case "lock": try self.lock(task)
-        case "announce": try self.announce(task)
-        case "drain": try self.drain(task)
-        case "remove": try self.remove(task)
-        case "notify": try self.notify(task)
-        case "forget": try self.forget(task)
-        default:
-            throw BdrError(
-                SQLSTATE.featureNotSupported, "parting is at step \"\(task.step)\", which this version does not know")
+        if task.plan.isOvertaken {
+            try self.moveOn(task)
+            return true
+        }
+        return switch task.step {
+        case .lock: try self.lock(task)
+        case .announce: try self.announce(task)
+        case .drain: try self.drain(task)
+        case .remove: try self.remove(task)
+        case .notify: try self.notify(task)
+        case .forget: try self.forget(task)
         }
     }
 
@@ -157,16 +172,11 @@ struct PartWorker {
                 return false
             }
         }
-        // a node that has not become a member has nothing that the others need
-        try self.move(task, to: task.force || task.state < .active ? "remove" : "announce")
+        try self.moveOn(task)
         return true
     }
 
     private mutating func announce(_ task: Task) throws -> Bool {
-        if task.force {
-            try self.move(task, to: "remove")
-            return true
-        }
         let state = String(NodeState.partStart.rawValue)
         let session = try Session.open(dsn: task.dsn, "node \"\(task.name)\"", timeout: 10_000)
         try PeerCall.setNodeState.ask(session, [task.id, state])
@@ -179,18 +189,14 @@ struct PartWorker {
             }
             try SQL.query(
                 """
-                UPDATE bdr.part_state SET step = 'drain', drain_transactions = $2, drain_lsn = NULL
-                 WHERE part_node_id = $1::pg_catalog.oid
+                UPDATE bdr.part_state SET drain_transactions = $2, drain_lsn = NULL WHERE part_node_id = $1::pg_catalog.oid
                 """, [task.id, running])
         }
+        try self.moveOn(task)
         return true
     }
 
     private mutating func drain(_ task: Task) throws -> Bool {
-        if task.force {
-            try self.move(task, to: "remove")
-            return true
-        }
         let session = try Session.open(dsn: task.dsn, "node \"\(task.name)\"", timeout: 10_000)
         let goal: String
         if let known = task.drainLSN {
@@ -214,7 +220,7 @@ struct PartWorker {
             try self.note(task, "waiting until \(behind) has all that node \"\(task.name)\" committed")
             return false
         }
-        try self.move(task, to: "remove")
+        try self.moveOn(task)
         return true
     }
 
@@ -235,15 +241,14 @@ struct PartWorker {
                 try PeerCall.leave.ask(session)
             }
         }
-        try self.move(task, to: "notify")
+        try self.moveOn(task)
         return true
     }
 
     /// Tells those who have not been told; the node counts as parted here when all that are up have been.
     private mutating func notify(_ task: Task) throws -> Bool {
         let waiting = try self.pending(task)
-        // it never was a member, or all have everything of it
-        let mayBeMissing = task.force && task.state >= .active
+        let mayBeMissing = task.plan.mayDiffer
         var sessions: [String: Connection] = [:]
         var down: [String] = []
         var failure: BdrError?
@@ -302,10 +307,8 @@ struct PartWorker {
         }
         if mayBeMissing {
             try self.addPending(task, members)
-            try self.move(task, to: "forget")
-        } else {
-            try self.finish(task)
         }
+        try self.moveOn(task)
         return true
     }
 
@@ -380,7 +383,7 @@ struct PartWorker {
             }
         }
         // those that were parted meanwhile are not waited for
-        try self.finish(task)
+        try self.moveOn(task)
         return true
     }
 
@@ -404,12 +407,6 @@ struct PartWorker {
                     ON CONFLICT DO NOTHING
                     """, [task.id, member.id])
             }
-        }
-    }
-
-    private func finish(_ task: Task) throws {
-        try Transaction.run {
-            _ = try SQL.query("DELETE FROM bdr.part_state WHERE part_node_id = $1::pg_catalog.oid", [task.id])
         }
     }
 }
