@@ -325,7 +325,8 @@ final class JoinWorker {
                 try self.noteOnce("waiting for node \"\(member.name)\", which is joining or leaving")
                 return nil
             }
-            let session = try Session.open(dsn: member.dsn, "node \"\(member.name)\"")
+            // not for long: others wait for the locks that this node has got already
+            let session = try Session.open(dsn: member.dsn, "node \"\(member.name)\"", timeout: 10_000)
             sessions.append(session)
             let answer = try PeerCall.lock.ask(session, [self.record.token, own])
             guard answer[0, 0] == "t" else {

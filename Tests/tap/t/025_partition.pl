@@ -163,14 +163,8 @@ for my $how ('reset', 'silent')
 	make_node($c) if $how eq 'reset';
 	$net->cut($c, $b, $how);
 	begin_join($c, $a);
-	if ($how eq 'reset')
-	{
-		$c->wait_ok("SELECT step, error_message ~ 'could not connect to node \"node_b\"', progress ~ 'node_b' FROM bdr.join_progress", 'reserve|t|t', "$name: the join names it");
-	}
-	else
-	{
-		$c->wait_ok('SELECT step FROM bdr.join_progress', 'reserve', "$name: the join waits");
-	}
+	$c->wait_ok("SELECT step, error_message ~ 'could not connect to node \"node_b\"', progress ~ 'node_b' FROM bdr.join_progress", 'reserve|t|t', "$name: the join names it",
+		timeout => 20);
 	# Nobody else has to wait for this join.
 	$a->wait_ok('SELECT count(*) FROM bdr.node_group WHERE join_token IS NOT NULL', '0', "$name: the join does not hold the lock") if $how eq 'reset';
 	$c->sql("SELECT bdr.part_node('node_c', wait_for_completion := false)");
