@@ -29,6 +29,8 @@ struct ApplyWorker {
         var progress: UInt64 = 0
         try host(bdr_host_origin_setup(self.settings.origin, &progress))
         var stream = try Stream(settings: self.settings, from: progress)
+        // what an earlier stream was told may be of a timeline that the peer has left
+        bdr_host_progress_flushed(self.settings.isForwarded ? 0 : progress)
         let applier = Applier(settings: self.settings, progress: progress)
         try Log.log(
             "replicating from node \"\(self.settings.peerName)\""

@@ -127,6 +127,24 @@ $_->wait_ok('SELECT count(*) FROM bdr.node_group WHERE join_token IS NOT NULL', 
 $e->sql("SELECT bdr.part_node('node_e')") if $e->sql('SELECT step FROM bdr.join_progress') ne 'failed';
 $e->sql("SELECT bdr.join_node_group(@{[quote_literal($c->dsn)]})", timeout => 60);
 active_ok([ $a, $c, $e ], 'through another member it joins');
-all_same_ok([ $a, $c, $e ], \@tables, 'in the end');
+all_same_ok([ $a, $c, $e ], \@tables, 'after that');
+
+# All members know that a node has joined before it does itself: the next one waits for it.
+for my $node ($b, $d)
+{
+	$node->sql('DROP TABLE t, written, last_written');
+	make_node($node);
+}
+pause_joins('promote:done', $d);
+begin_join($d, $a);
+$d->wait_ok('SELECT progress FROM bdr.join_progress', 'paused at promote:done', 'a join is all but over');
+$_->value_ok("SELECT peer_state_name FROM bdr.node_summary WHERE node_name = 'node_d'", 'ACTIVE', $_->name . ' takes it for an active member') for ($a, $c, $e);
+begin_join($b, $a);
+$b->wait_ok('SELECT step, progress, error_message FROM bdr.join_progress', 'reserve|waiting for node "node_d", which is joining or leaving the group now|',
+	'the next join waits');
+resume_joins($d);
+is(join_outcome($_), 'ACTIVE', $_->name . ' has joined') or $_->show_state for ($d, $b);
+active_ok(\@all, 'all are members');
+all_same_ok(\@all, \@tables, 'in the end');
 $_->quit for grep { $_->{run}->pumpable } values %session;
 done_testing();
