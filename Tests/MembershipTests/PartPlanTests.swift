@@ -5,25 +5,25 @@ import Testing
 
 @testable import Membership
 
-/// The group as far as a part changes it: X, the member that parts it (always there), and one more that may be down.
+/// The group as far as a part changes it: X, the member that parts it (always there), and up to two more that may be down.
 private struct World: Hashable {
     /// nil: X has left.
     var plan: PartState?
-    var other: Bool
-    var isUp = true
-    // on the two members
-    var locked = [false, false]
-    var connected = [true, true]
+    /// Members that are up.
+    var isUp: [Bool]
+    // on the members
+    var locked = [false, false, false]
+    var connected = [true, true, true]
     /// How much of what X committed each has; X has committed 2 when it refuses writes.
     var received: [Int]
-    var keeps = [false, false]
+    var keeps = [false, false, false]
     // on X
     var alive: Bool
     var writable = true
     var pending: Set<Int> = []
 
-    var members: [Int] { self.other ? [0, 1] : [0] }
-    func isReachable(_ member: Int) -> Bool { member == 0 || self.isUp }
+    var members: [Int] { Array(self.isUp.indices) }
+    func isReachable(_ member: Int) -> Bool { self.isUp[member] }
 
     /// X sends to those that are connected.
     func streamed() -> [World] {
@@ -96,7 +96,11 @@ private struct World: Hashable {
                 world.keeps[member] = plan.mayDiffer
                 world.pending.remove(member)
             }
-            if world.pending.isEmpty && plan.mayDiffer {
+            if plan.mayDiffer {
+                // all at once: one that was told before may lack what another one has that is back only now
+                guard world.pending.isEmpty, up == self.members else {
+                    return [(world, false)]
+                }
                 world.pending = Set(self.members)
                 return [(world, true)]
             }
@@ -113,9 +117,9 @@ private struct World: Hashable {
     /// Everything that can happen next.
     func successors() -> [World] {
         var next = self.streamed()
-        if self.other {
+        for member in self.members.dropFirst() {
             var world = self
-            world.isUp.toggle()
+            world.isUp[member].toggle()
             next.append(world)
         }
         if let plan = self.plan, !plan.force {
@@ -145,18 +149,18 @@ private struct World: Hashable {
 }
 
 @Suite struct PartPlanTests {
-    private static func begin(force: Bool, wasMember: Bool, alive: Bool, other: Bool) -> World {
+    private static func begin(force: Bool, wasMember: Bool, alive: Bool, members: Int) -> World {
         World(
-            plan: PartState(force: force, wasMember: wasMember), other: other,
-            received: wasMember ? [0, 1] : [2, 2], alive: alive)
+            plan: PartState(force: force, wasMember: wasMember), isUp: Array(repeating: true, count: members),
+            received: wasMember ? [0, 1, 1] : [2, 2, 2], alive: alive)
     }
 
     @Test(arguments: [
         (false, true, true), (true, true, true), (true, true, false), (false, false, true), (true, false, false),
     ])
     func everyWay(force: Bool, wasMember: Bool, alive: Bool) {
-        for other in [false, true] {
-            let start = Self.begin(force: force, wasMember: wasMember, alive: alive, other: other)
+        for members in 1...3 {
+            let start = Self.begin(force: force, wasMember: wasMember, alive: alive, members: members)
             var edges: [World: [World]] = [:]
             var queue = [start]
             while let world = queue.popLast() {

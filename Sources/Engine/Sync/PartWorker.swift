@@ -258,7 +258,8 @@ struct PartWorker {
             do {
                 sessions[member.id] = try member.open()
             } catch let error as BdrError {
-                if waiting.contains(member.id) {
+                // one that was told before may lack what another one has that is back only now
+                if mayBeMissing || waiting.contains(member.id) {
                     down.append(member.name)
                     failure = error
                 }
