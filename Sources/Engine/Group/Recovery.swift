@@ -54,7 +54,8 @@ enum Recovery {
     // MARK: What the node that parts the dead one asks
 
     /// The dead node's stream is no longer received here: its position is final.
-    /// - Returns: position, position after which this node can forward (null: nothing), whether the node is known here.
+    /// - Returns: position, position after which this node can forward (null: nothing), whether there still is an origin to
+    ///   tell: without one this node has been completed, and has forgotten the dead one.
     static func position(of id: String) throws -> Rows {
         guard let origin = UInt32(id) else {
             throw BdrError(SQLSTATE.invalidParameterValue, "not a node")
@@ -66,8 +67,13 @@ enum Recovery {
             coverage = try GroupSlot.marks().coverage(of: origin, slot: confirmed)
         }
         return try SQL.query(
-            "SELECT $1::pg_catalog.pg_lsn, $2::pg_catalog.pg_lsn, $3::pg_catalog.bool",
-            [LSN.text(position ?? 0), coverage.map { LSN.text($0) }, position == nil ? "f" : "t"])
+            """
+            SELECT $1::pg_catalog.pg_lsn, $2::pg_catalog.pg_lsn, EXISTS (
+                SELECT FROM pg_catalog.pg_replication_origin o, bdr.node n
+                  JOIN bdr.node_group g ON g.node_group_id = n.node_group_id
+                 WHERE n.node_id = $3::pg_catalog.oid AND o.roname =
+                       bdr.internal_object_name('origin', pg_catalog.current_database(), g.node_group_name, n.node_name, NULL))
+            """, [LSN.text(position ?? 0), coverage.map { LSN.text($0) }, id])
     }
 
     /// Has this node get what another one has; to be asked until it is done.

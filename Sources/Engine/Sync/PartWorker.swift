@@ -320,6 +320,7 @@ struct PartWorker {
         _ task: Task, _ members: [Member], _ sessions: [String: Connection], allAreThere: Bool
     ) throws -> Set<String>? {
         var survivors: [Survivor] = []
+        var complete: Set<String> = []
         for member in members {
             guard let session = sessions[member.id], let id = UInt32(member.id) else {
                 continue
@@ -327,6 +328,11 @@ struct PartWorker {
             // a transaction of its own, so that no worker receives any more when the position is read
             try PeerCall.stopReceiving.ask(session, [task.id])
             let found = try PeerCall.originPosition.ask(session, [task.id])
+            guard found[0, 2] == "t" else {
+                // another member parts the same node, and is done with this one
+                complete.insert(member.id)
+                continue
+            }
             survivors.append(
                 Survivor(
                     id: id, position: found[0, 0].flatMap { LSN.parse($0) } ?? 0,
@@ -347,7 +353,7 @@ struct PartWorker {
         guard plan.steps.isEmpty else {
             return nil
         }
-        var ready = Set(survivors.map { String($0.id) })
+        var ready = complete.union(survivors.map { String($0.id) })
         let furthest = survivors.map(\.position).max() ?? 0
         for id in plan.incomplete {
             guard allAreThere else {
