@@ -33,7 +33,8 @@ same_ok(@two, 't', 'group two is equal');
 
 # A string that leads to the node of the same name in the other group.
 my $before = processes(@two);
-$a->sql("SELECT bdr.alter_node_interface('node_b', @{[quote_literal($b2->dsn)]})");
+# The transaction stays open for as long as a worker needs to start again before it is committed.
+$a->sql("BEGIN; SELECT bdr.alter_node_interface('node_b', @{[quote_literal($b2->dsn)]}); SELECT pg_sleep(1); COMMIT");
 $a->wait_ok("SELECT error_message ~ 'was not created in this database' FROM bdr.worker_errors ORDER BY error_time DESC LIMIT 1", 't',
 	'a node of another group is not the peer');
 $b2->sql("INSERT INTO t VALUES (3, 'for group two')");
