@@ -34,7 +34,8 @@ public func bdrEngineAlterNodeInterface(_ nodeName: UnsafePointer<CChar>?, _ dsn
             throw BdrError(SQLSTATE.undefinedObject, "there is no node \"\(name)\"", hint: "See bdr.node_summary.")
         }
         if id != local.id {
-            // the worker that streams from there connects anew, with the new string once this is committed
+            // The worker that streams from there connects anew even if the string is the same. Before this is committed it may
+            // read the old one again; the manager sees to it afterwards.
             try host(bdr_host_worker_stop(Int32(BDR_ROLE_APPLY), id))
         }
     }

@@ -24,6 +24,8 @@ private struct Manager {
     private var origins: Set<String> = []
     /// What peers had confirmed when it was looked at last.
     private var samples: [UInt32: (confirmed: UInt64, time: Int64, completeTime: Int64)] = [:]
+    /// The connection strings of peers when last looked at.
+    private var ways: [UInt32: String] = [:]
     private var firstLook = true
 
     /// How often the progress of the peers is measured, microseconds.
@@ -44,6 +46,8 @@ private struct Manager {
         var recovering: Set<UInt32>
         /// Peers to receive from, and their names.
         var peers: [UInt32: String]
+        /// Their connection strings.
+        var ways: [UInt32: String] = [:]
         var origins: Set<String>
     }
 
@@ -92,7 +96,8 @@ private struct Manager {
         ).count > 0
         let rows = try SQL.query(
             """
-            SELECT s.origin_node_id, n.node_name, s.sub_origin_name, s.sub_enabled
+            SELECT s.origin_node_id, n.node_name, s.sub_origin_name, s.sub_enabled,
+                   (SELECT i.if_dsn FROM bdr.node_interface i WHERE i.node_id = n.node_id)
               FROM bdr.subscription s JOIN bdr.node n ON n.node_id = s.origin_node_id
              WHERE s.target_node_id = $1::pg_catalog.oid
             """, [String(node.id)])
@@ -108,6 +113,7 @@ private struct Manager {
             rows[row, 2].map { _ = view.origins.insert($0) }
             if rows[row, 3] == "t" {
                 view.peers[id] = rows[row, 1] ?? ""
+                view.ways[id] = rows[row, 4]
             }
         }
         return view
@@ -170,6 +176,11 @@ private struct Manager {
                 self.applies[peer] = ManagedWorker(role: Int32(BDR_ROLE_APPLY), peer: peer, name: "apply")
             }
         }
+        for (peer, way) in view.ways where self.ways[peer].map({ $0 != way }) ?? false {
+            // only now the new string is committed: a worker that starts from here on reads it
+            try host(bdr_host_worker_stop(Int32(BDR_ROLE_APPLY), peer))
+        }
+        self.ways = view.ways
         for peer in Array(self.applies.keys) {
             let wanted = view.peers[peer] != nil
             if try self.applies[peer]?.keep(wanted: wanted, minimum: minimum, maximum: maximum) == false && !wanted {

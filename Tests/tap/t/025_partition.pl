@@ -74,9 +74,12 @@ for my $case (@cases)
 	# A connection that breaks is seen at once; that nothing comes, later.
 	if ($how eq 'reset')
 	{
-		my $which = $who eq 'target' ? 'the join target' : 'node "node_b"';
-		my $seen = wait_until(sub { $c->sql("SELECT COALESCE(error_message, '') || '; ' || COALESCE(progress, '')
-			|| COALESCE((SELECT '; ' || error_message FROM bdr.worker_errors ORDER BY error_time DESC LIMIT 1), '') FROM bdr.join_progress") =~ /could not connect to (?:\Q$which\E|the origin)/; }, timeout => 15);
+		my ($which, $node) = $who eq 'target' ? ('the join target', 'node_a') : ('node "node_b"', 'node_b');
+		my $seen = wait_until(sub {
+			my $shown = $c->sql("SELECT concat_ws('; ', error_message, progress,
+				(SELECT error_message FROM bdr.worker_errors ORDER BY error_time DESC LIMIT 1)) FROM bdr.join_progress");
+			return $shown =~ /could not connect to (?:\Q$which\E|the origin)|waiting until node "$node" streams/;
+		}, timeout => 15);
 		ok($seen || $place =~ /promote:done/, "$name: it says so") or diag($c->sql('SELECT * FROM bdr.join_progress'));
 	}
 	isnt($c->sql('SELECT peer_state_name FROM bdr.local_node_summary'), 'ACTIVE', "$name: no join without it") if $place !~ /promote/;
