@@ -155,9 +155,20 @@ struct PartWorker {
         }
     }
 
-    /// With force, members that are down are left out: what they have to do is noted for later.
+    /// With force, members that are down are left out: what they have to do is noted for later. While it waits it has no lock:
+    /// a member that is down for good may have to be parted first.
     private mutating func lock(_ task: Task) throws -> Bool {
         let local = try Transaction.run { try LocalNode.require() }
+        var locked: [Connection] = []
+        var isLocked = false
+        defer {
+            if !isLocked {
+                for session in locked {
+                    // what can't be given back now is when the step is repeated
+                    _ = try? PeerCall.release.ask(session, [task.token])
+                }
+            }
+        }
         for member in try self.members(task) {
             let session: Connection
             do {
@@ -165,6 +176,7 @@ struct PartWorker {
             } catch let error as BdrError where task.force && SQLState.isTransient(error.sqlstate) {
                 continue
             }
+            locked.append(session)
             let answer = try PeerCall.lockPart.ask(
                 session, [task.token, task.name, String(local.id), task.force ? "t" : "f"])
             guard answer[0, 0] == "t" else {
@@ -172,6 +184,7 @@ struct PartWorker {
                 return false
             }
         }
+        isLocked = true
         try self.moveOn(task)
         return true
     }
