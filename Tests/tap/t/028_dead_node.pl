@@ -121,6 +121,9 @@ $a->value_ok("SELECT peer_state_name FROM bdr.node_summary WHERE node_name = 'no
 is($a->sql('SELECT waiting_for FROM bdr.part_progress'), '{node_c}', 'c is still to be told');
 $b->stop('immediate');
 $c->start;
+# b was told before anybody up had anything; while it is down, what c has must not be forgotten
+$a->wait_ok("SELECT count(*) FROM t WHERE node = 'd3'", '300', 'a gets the last transaction of d when c is back');
+$a->wait_ok("SELECT step, progress ~ '^waiting for node_b' FROM bdr.part_progress", 'notify|t', 'parting waits for b, which may lack it, too');
 $b->start;
 $a->wait_ok('SELECT count(*) FROM bdr.part_progress', '0', 'c is told');
 for my $node ($a, $b, $c)
