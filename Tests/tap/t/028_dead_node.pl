@@ -157,6 +157,28 @@ $_->wait_ok('SELECT count(*) FROM bdr.part_progress', '0', $_->name . ': parting
 $_->wait_ok("SELECT count(*) FROM t WHERE node = 'd4'", '50', $_->name . ' has it') for ($a, $b, $c);
 nothing_left($d, $a, $b, $c);
 
+# The same, when another member's parting of the same node has come further, and some have forgotten what they kept.
+$_->sql("SELECT bdr.drop_node('node_d', force := true)") for ($a, $b, $c);
+$d->start;
+$d->sql("SELECT bdr.drop_node('node_d', force := true)");
+$d->wait_ok('SELECT count(*) FROM pg_replication_slots', '0', 'd is an ordinary database once more');
+$d->sql('DROP TABLE t, big; DROP EXTENSION bdr CASCADE');
+join_node($d, $b);
+$d->sql("INSERT INTO t VALUES ('d6', 1, 'x')");
+received($d, $a, $b, $c);
+$_->stop('immediate') for ($d, $c);
+$a->sql("SELECT bdr.part_node('node_d', force := true)");
+is($a->sql('SELECT waiting_for FROM bdr.part_progress'), '{node_c}', 'c is to be told');
+$b->sql("SELECT pg_replication_origin_drop(origin_name) FROM bdr.kept_origin; DELETE FROM bdr.kept_origin");
+$c->start;
+$a->wait_ok('SELECT count(*) FROM bdr.part_progress', '0', 'd is parted once more');
+for my $node ($a, $b, $c)
+{
+	$node->value_ok('SELECT count(*) FROM bdr.missing_changes', '0', $node->name . ': nobody lacks anything');
+	$node->value_ok("SELECT count(*) FROM t WHERE node = 'd6'", '1', $node->name . ' has the row');
+}
+nothing_left($d, $a, $b, $c);
+
 # The bound: a peer that needs more than may be kept is named, and what it lacks of a node that dies is reported.
 $_->append_conf('postgresql.conf', "bdr.group_slot_keep_size = '16MB'") for ($a, $b, $c);
 $_->reload for ($a, $b, $c);
