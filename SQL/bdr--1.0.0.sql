@@ -224,7 +224,7 @@ CREATE TABLE bdr.part_pending (
 COMMENT ON TABLE bdr.part_pending IS 'members that have not removed a parted node yet';
 
 CREATE TABLE bdr.kept_origin (
-	origin_node_id oid PRIMARY KEY,
+	origin_node_id oid PRIMARY KEY REFERENCES bdr.node ON DELETE CASCADE,
 	origin_name text NOT NULL
 );
 COMMENT ON TABLE bdr.kept_origin IS
