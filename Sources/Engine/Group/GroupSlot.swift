@@ -61,6 +61,19 @@ struct GroupSlot {
             isLost: rows[0, 2] == "t")
     }
 
+    /// Whether it is made, and it is known what it keeps. Inside a transaction.
+    static func isReady() throws -> Bool {
+        try self.load()?.confirmed != nil && SQL.query("SELECT FROM bdr.group_slot_mark").count > 0
+    }
+
+    /// Removes it with its marks; its worker is stopped, or is the caller. Inside a transaction.
+    static func remove() throws {
+        if let slot = try self.load() {
+            try host(bdr_host_slot_drop(slot.name))
+        }
+        try SQL.query("DELETE FROM bdr.group_slot_mark")
+    }
+
     /// Inside a transaction.
     static func marks() throws -> GroupSlotMarks {
         let rows = try SQL.query(

@@ -27,7 +27,8 @@ private struct GroupWorker {
         var next: Int64 = 0
         while true {
             guard let slot = try Transaction.run({ try GroupSlot.isWanted() ? GroupSlot.load() : nil }) else {
-                try self.remove()
+                // the group is small again
+                try Transaction.run { try GroupSlot.remove() }
                 return
             }
             let now = bdr_host_now()
@@ -46,16 +47,6 @@ private struct GroupWorker {
                 return
             }
         }
-    }
-
-    /// The group is small again.
-    private func remove() throws {
-        try Transaction.run {
-            if let slot = try GroupSlot.load() {
-                try host(bdr_host_slot_drop(slot.name))
-            }
-        }
-        try Transaction.run { _ = try SQL.query("DELETE FROM bdr.group_slot_mark") }
     }
 
     private mutating func create(_ slot: GroupSlot) throws {

@@ -68,12 +68,9 @@ enum Recovery {
         }
         return try SQL.query(
             """
-            SELECT $1::pg_catalog.pg_lsn, $2::pg_catalog.pg_lsn, EXISTS (
-                SELECT FROM pg_catalog.pg_replication_origin o, bdr.node n
-                  JOIN bdr.node_group g ON g.node_group_id = n.node_group_id
-                 WHERE n.node_id = $3::pg_catalog.oid AND o.roname =
-                       bdr.internal_object_name('origin', pg_catalog.current_database(), g.node_group_name, n.node_name, NULL))
-            """, [LSN.text(position ?? 0), coverage.map { LSN.text($0) }, id])
+            SELECT $1::pg_catalog.pg_lsn, $2::pg_catalog.pg_lsn,
+                   EXISTS (SELECT FROM pg_catalog.pg_replication_origin WHERE roname = $3)
+            """, [LSN.text(position ?? 0), coverage.map { LSN.text($0) }, try NodeCatalog.originName(of: id)])
     }
 
     /// Has this node get what another one has; to be asked until it is done.
@@ -108,13 +105,7 @@ enum Recovery {
         }
         // transactions of which nothing was left to do have no commit here that says so
         try Workers.stop(role: Int32(BDR_ROLE_RECOVER), of: origin)
-        let names = try SQL.query(
-            """
-            SELECT bdr.internal_object_name('origin', pg_catalog.current_database(), g.node_group_name, n.node_name, NULL)
-              FROM bdr.node n JOIN bdr.node_group g ON g.node_group_id = n.node_group_id
-             WHERE n.node_id = $1::pg_catalog.oid
-            """, [id])
-        if let name = names[0, 0] {
+        if let name = try NodeCatalog.originName(of: id) {
             let progress = try SQL.query(
                 "SELECT pg_catalog.pg_replication_origin_progress($1, true) >= $2::pg_catalog.pg_lsn", [name, reached])
             if progress[0, 0] != "t" {

@@ -122,6 +122,16 @@ enum NodeCatalog {
             """, [peer, slot])
     }
 
+    /// The origin under which a node's changes are applied here, whether it exists or not; nil for an unknown node.
+    static func originName(of id: String) throws -> String? {
+        try SQL.query(
+            """
+            SELECT bdr.internal_object_name('origin', pg_catalog.current_database(), g.node_group_name, n.node_name, NULL)
+              FROM bdr.node n JOIN bdr.node_group g ON g.node_group_id = n.node_group_id
+             WHERE n.node_id = $1::pg_catalog.oid
+            """, [id])[0, 0]
+    }
+
     /// Makes an origin from the beginning: what is left under its name belongs to a node that is gone.
     static func createOrigin(_ name: String) throws {
         try self.dropOrigin(name)

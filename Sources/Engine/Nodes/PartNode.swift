@@ -338,10 +338,7 @@ enum Parting {
             }
         }
         try Workers.stop(role: Int32(BDR_ROLE_GROUP), of: 0)
-        if let slot = try GroupSlot.load() {
-            try host(bdr_host_slot_drop(slot.name))
-        }
-        try SQL.query("DELETE FROM bdr.group_slot_mark")
+        try GroupSlot.remove()
         try SQL.query("DELETE FROM bdr.kept_origin")
         try NodeCatalog.setState(local.id, .parted)
         try SQL.query(

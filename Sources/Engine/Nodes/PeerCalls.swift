@@ -164,9 +164,7 @@ enum PeerCall: String {
             return try Self.nothing()
         case .promoteStandby: return try Self.promoteStandby()
         case .hasGroupSlot:
-            return try SQL.query(
-                "SELECT ($1::pg_catalog.bool AND EXISTS (SELECT FROM bdr.group_slot_mark))::pg_catalog.text",
-                [try GroupSlot.load()?.confirmed == nil ? "f" : "t"])
+            return try SQL.query("SELECT $1::pg_catalog.bool", [try GroupSlot.isReady() ? "t" : "f"])
         case .originPosition: return try Recovery.position(of: argument(0))
         case .recover:
             return try Recovery.perform(argument(0), source: argument(1), position: argument(2), target: argument(3))

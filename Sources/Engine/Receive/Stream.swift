@@ -31,11 +31,7 @@ struct Stream {
         do {
             self.connection = try Connection(
                 dsn: settings.sourceDSN,
-                options: [
-                    ("replication", "database"), ("application_name", settings.subscription),
-                    ("keepalives", "1"), ("keepalives_idle", "30"), ("keepalives_interval", "10"),
-                    ("keepalives_count", "3"),
-                ])
+                options: [("replication", "database"), ("application_name", settings.subscription)])
         } catch let error as RemoteError {
             throw error.asError("could not connect to node \"\(settings.sourceName)\"")
         }

@@ -531,7 +531,7 @@ final class JoinWorker {
         let members = [(self.record.targetName ?? "", target)] + (try peers.map { ($0.name, try self.session($0)) })
         for (name, session) in members {
             try PeerCall.wake.ask(session)
-            let outcome = try self.poll { try PeerCall.hasGroupSlot.ask(session)[0, 0] == "true" }
+            let outcome = try self.poll { try PeerCall.hasGroupSlot.ask(session)[0, 0] == "t" }
             guard outcome == .done else {
                 try self.noteOnce("waiting for the transactions that run on node \"\(name)\", to create its group slot")
                 return false
@@ -661,14 +661,7 @@ final class JoinWorker {
         if !peers.isEmpty {
             bdr_host_wake_manager()
             // before anything is received that others may lack
-            let outcome = try self.poll {
-                try Transaction.run {
-                    guard try GroupSlot.load()?.confirmed != nil else {
-                        return false
-                    }
-                    return try SQL.query("SELECT FROM bdr.group_slot_mark").count > 0
-                }
-            }
+            let outcome = try self.poll { try Transaction.run { try GroupSlot.isReady() } }
             guard outcome == .done else {
                 try self.noteOnce("creating the group slot")
                 return .waiting
@@ -928,10 +921,7 @@ final class JoinWorker {
             }
             try Workers.stop(role: Int32(BDR_ROLE_GROUP), of: 0)
             try Transaction.run {
-                if let slot = try GroupSlot.load() {
-                    try host(bdr_host_slot_drop(slot.name))
-                }
-                try SQL.query("DELETE FROM bdr.group_slot_mark")
+                try GroupSlot.remove()
                 try SQL.query("DELETE FROM bdr.node_peer_progress")
             }
             try self.update { $0.localLSN = nil }

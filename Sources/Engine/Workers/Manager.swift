@@ -181,23 +181,24 @@ private struct Manager {
             try host(bdr_host_worker_stop(Int32(BDR_ROLE_APPLY), peer))
         }
         self.ways = view.ways
-        for peer in Array(self.applies.keys) {
-            let wanted = view.peers[peer] != nil
-            if try self.applies[peer]?.keep(wanted: wanted, minimum: minimum, maximum: maximum) == false && !wanted {
-                try host(bdr_host_worker_forget(Int32(BDR_ROLE_APPLY), peer))
-                self.applies[peer] = nil
-            }
-        }
+        try Self.keep(&self.applies, minimum, maximum) { view.peers[$0] != nil }
         try self.join.keep(wanted: view.joining, minimum: minimum, maximum: maximum)
         try self.group.keep(wanted: view.serving, minimum: minimum, maximum: maximum)
         for peer in view.recovering where self.recoveries[peer] == nil {
             self.recoveries[peer] = ManagedWorker(role: Int32(BDR_ROLE_RECOVER), peer: peer, name: "recovery")
         }
-        for peer in Array(self.recoveries.keys) {
-            let wanted = view.recovering.contains(peer)
-            if try self.recoveries[peer]?.keep(wanted: wanted, minimum: minimum, maximum: maximum) == false && !wanted {
-                try host(bdr_host_worker_forget(Int32(BDR_ROLE_RECOVER), peer))
-                self.recoveries[peer] = nil
+        try Self.keep(&self.recoveries, minimum, maximum) { view.recovering.contains($0) }
+    }
+
+    /// Keeps the workers of some peers running, and forgets those of others once they have ended.
+    private static func keep(
+        _ workers: inout [UInt32: ManagedWorker], _ minimum: Int64, _ maximum: Int64, _ isWanted: (UInt32) -> Bool
+    ) throws {
+        for peer in Array(workers.keys) {
+            let wanted = isWanted(peer)
+            if try workers[peer]?.keep(wanted: wanted, minimum: minimum, maximum: maximum) == false && !wanted {
+                try workers[peer].map { _ = try host(bdr_host_worker_forget($0.role, peer)) }
+                workers[peer] = nil
             }
         }
     }
