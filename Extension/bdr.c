@@ -24,6 +24,9 @@ int			bdr_max_worker_backoff_delay = 60000;
 int			bdr_synchronous_commit = SYNCHRONOUS_COMMIT_OFF;
 int			bdr_replay_progress_frequency = 60000;
 int			bdr_group_slot_keep_size = 10240;
+int			bdr_maximum_clock_skew = 0;
+int			bdr_maximum_clock_skew_action;
+int			bdr_row_stamp_keep_size = 1024;
 int			bdr_max_sync_workers = 4;
 int			bdr_decoding_work_mem = 262144;
 int			bdr_max_databases = 64;
@@ -36,6 +39,18 @@ static char *bdr_standby_slot_names = NULL;
 static char *bdr_debug_join_pause_at = NULL;
 
 void		_PG_init(void);
+
+/* What to do about a change that is dated ahead of this server's clock. */
+enum
+{
+	CLOCK_WARN, CLOCK_WAIT
+};
+
+static const struct config_enum_entry clock_actions[] = {
+	{"wait", CLOCK_WAIT, false},
+	{"warn", CLOCK_WARN, false},
+	{NULL, 0, false}
+};
 
 /* As for synchronous_commit, whose own table the server keeps to itself. */
 static const struct config_enum_entry synchronous_commit_values[] = {
@@ -146,11 +161,37 @@ DefineSettings(void)
 							PGC_SIGHUP,
 							GUC_UNIT_MS,
 							NULL, NULL, NULL);
+	DefineCustomIntVariable("bdr.maximum_clock_skew",
+							"Sets how far the commit time of another node's change may be ahead of this server's clock.",
+							"-1: no limit. With 0, the default, nothing that is written here can be dated before what it overwrites, "
+							"so that all nodes agree on what came last.",
+							&bdr_maximum_clock_skew,
+							0, -1, INT_MAX,
+							PGC_SIGHUP,
+							GUC_UNIT_MS,
+							NULL, NULL, NULL);
+	DefineCustomEnumVariable("bdr.maximum_clock_skew_action",
+							 "Sets what is done about a change that is dated too far ahead.",
+							 "wait: it is applied once the clock of this server has come so far. warn: the log tells of it.",
+							 &bdr_maximum_clock_skew_action,
+							 CLOCK_WAIT, clock_actions,
+							 PGC_SIGHUP,
+							 0,
+							 NULL, NULL, NULL);
 	DefineCustomIntVariable("bdr.group_slot_keep_size",
 							"Sets how much WAL the group slot may keep for peers that are behind.",
 							"A peer that needs more can't be completed by this node when another node dies. -1 means no limit.",
 							&bdr_group_slot_keep_size,
 							10240, -1, MAX_KILOBYTES,
+							PGC_SIGHUP,
+							GUC_UNIT_MB,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("bdr.row_stamp_keep_size",
+							"Sets how large bdr.row_stamp may become for peers that are behind.",
+							"It tells of deleted rows until every peer has passed the delete. A peer that is further behind may bring "
+							"rows back that were deleted meanwhile, and has to be parted and joined again. -1 means no limit.",
+							&bdr_row_stamp_keep_size,
+							1024, -1, MAX_KILOBYTES,
 							PGC_SIGHUP,
 							GUC_UNIT_MB,
 							NULL, NULL, NULL);

@@ -14,6 +14,7 @@
  */
 #include "bdr.h"
 #include "compat.h"
+#include "row_stamps.h"
 
 #include "access/htup_details.h"
 #include "access/parallel.h"
@@ -655,10 +656,18 @@ CheckPartitions(Oid root, CmdType command)
 	checked->generation = generation;
 }
 
+/*
+ * Looks at a table that a statement changes: whether other nodes could follow, and what of it has to leave stamps.
+ */
 static void
-CheckTarget(EState *estate, ModifyTable *node, int index)
+CheckTarget(QueryDesc *query, ModifyTable *node, int index, int flags)
 {
-	Relation	relation = estate->es_relations[list_nth_int(node->resultRelations, index) - 1];
+	EState	   *estate = query->estate;
+	int			number = list_nth_int(node->resultRelations, index) - 1;
+	Relation	relation = estate->es_relations[number];
+	ResultRelInfo *info = estate->es_result_relations ? estate->es_result_relations[number] : NULL;
+	bool		deletes = false;
+	bool		updates = false;
 
 	/* not opened: its partition can't have rows that the statement looks for */
 	if (relation == NULL)
@@ -666,8 +675,14 @@ CheckTarget(EState *estate, ModifyTable *node, int index)
 	switch (node->operation)
 	{
 		case CMD_UPDATE:
+			CheckRelation(relation, node->operation);
+			/* a row that moves to another partition is deleted here */
+			deletes = relation->rd_rel->relispartition;
+			updates = true;
+			break;
 		case CMD_DELETE:
 			CheckRelation(relation, node->operation);
+			deletes = true;
 			break;
 		case CMD_MERGE:
 			{
@@ -680,6 +695,8 @@ CheckTarget(EState *estate, ModifyTable *node, int index)
 
 					if (command == CMD_UPDATE || command == CMD_DELETE)
 						CheckRelation(relation, command);
+					deletes |= command == CMD_DELETE || (command == CMD_UPDATE && relation->rd_rel->relispartition);
+					updates |= command == CMD_UPDATE;
 				}
 				break;
 			}
@@ -688,13 +705,17 @@ CheckTarget(EState *estate, ModifyTable *node, int index)
 				CheckPartitions(RelationGetRelid(relation), CMD_UPDATE);
 			else
 				CheckRelation(relation, CMD_UPDATE);
+			updates = true;
 			break;
 	}
+	if ((deletes || updates) && info && relation->rd_rel->relkind == RELKIND_RELATION &&
+		relation->rd_rel->relpersistence == RELPERSISTENCE_PERMANENT && IsUserTable(RelationGetRelid(relation)))
+		bdr_stamps_watch(query, info, deletes, updates, flags);
 }
 
 /* A plan, or subplan, that modifies has its ModifyTable on top; a scrollable cursor puts a Material over it. */
 static void
-CheckPlan(EState *estate, Plan *plan)
+CheckPlan(QueryDesc *query, Plan *plan, int flags)
 {
 	ModifyTable *node;
 
@@ -706,7 +727,7 @@ CheckPlan(EState *estate, Plan *plan)
 	if (node->operation == CMD_INSERT && node->onConflictAction != ONCONFLICT_UPDATE)
 		return;
 	for (int i = 0; i < list_length(node->resultRelations); i++)
-		CheckTarget(estate, node, i);
+		CheckTarget(query, node, i, flags);
 }
 
 /* ---- executor hook -------------------------------------------------------------------------------------------- */
@@ -730,9 +751,9 @@ StartExecutor(QueryDesc *query, int flags)
 	{
 		ListCell   *cell;
 
-		CheckPlan(query->estate, plan->planTree);
+		CheckPlan(query, plan->planTree, flags);
 		foreach(cell, plan->subplans)
-			CheckPlan(query->estate, lfirst(cell));
+			CheckPlan(query, lfirst(cell), flags);
 	}
 }
 

@@ -59,6 +59,7 @@
 #include "utils/typcache.h"
 
 #include "compat_executor.h"
+#include "row_stamps.h"
 
 /* How one remote column reaches its local one. */
 typedef struct ColumnMap
@@ -134,6 +135,8 @@ typedef struct Target
 	BulkInsertState bulk;
 	TupleTableSlot **batch;
 	int			batch_size;
+	bool		has_key;		/* key of the row that was looked for last */
+	BdrKey		key;
 } Target;
 
 struct BdrRel
@@ -1066,9 +1069,9 @@ StoreValues(Target *target, const BdrRow *row, Datum *values, bool *nulls, bool 
 		int			a = map->attribute;
 		uint8		kind = row->values ? row->values[i].kind : (raw_nulls[i] ? BDR_VALUE_NULL : 0);
 
-		if (map->missing && kind != BDR_VALUE_NULL && kind != BDR_VALUE_UNCHANGED)
+		if (map->missing && kind != BDR_VALUE_NULL && kind != BDR_VALUE_UNCHANGED && kind != BDR_VALUE_UNCHANGED_BY)
 			MissingColumn(rel, column);
-		if (a < 0 || kind == BDR_VALUE_UNCHANGED)
+		if (a < 0 || (kind == BDR_VALUE_UNCHANGED || kind == BDR_VALUE_UNCHANGED_BY))
 			continue;
 		provided[a] = true;
 		if (kind == BDR_VALUE_NULL)
@@ -1349,30 +1352,41 @@ FindRow(Leaf *leaf, TupleTableSlot *search)
 static void
 DescribeFound(Leaf *leaf, BdrFound *found, Oid index)
 {
-	bool		isnull;
-	TransactionId xmin = DatumGetTransactionId(slot_getsysattr(leaf->found, MinTransactionIdAttributeNumber, &isnull));
 	TimestampTz time;
 	RepOriginId origin;
+	bool		free_tuple;
+	HeapTuple	tuple = ExecFetchSlotHeapTuple(leaf->found, false, &free_tuple);
 
-	/*
-	 * The system column gives xmin as it was before freezing. That is wanted: as long as its commit time is kept, a row that
-	 * was vacuumed on one node only must not count as older there.
-	 */
 	memset(found, 0, sizeof(*found));
 	found->found = 1;
 	found->index = index;
 	leaf->is_found = true;
-	if (TransactionIdIsCurrentTransactionId(xmin))
-	{
+	if (TransactionIdIsCurrentTransactionId(HeapTupleHeaderGetRawXmin(tuple->t_data)))
 		found->own_transaction = 1;
-		return;
-	}
-	if (TransactionIdIsNormal(xmin) && TransactionIdGetCommitTsData(xmin, &time, &origin))
+	else if (bdr_tuple_version(tuple->t_data, &time, &origin))
 	{
 		found->has_version = 1;
 		found->commit_time = time;
 		found->origin = origin;
 	}
+	if (free_tuple)
+		heap_freetuple(tuple);
+}
+
+/* Keeps the key of a row in the root's columns. provided: which of them have a value, NULL: all. */
+static void
+KeepKey(Target *target, TupleTableSlot *row, const bool *provided)
+{
+	const BdrKeyColumns *columns = bdr_key_columns(target->relation);
+
+	target->has_key = false;
+	if (provided)
+	{
+		for (int i = 0; i < columns->n; i++)
+			if (!provided[columns->columns[i].attnum - 1])
+				return;
+	}
+	target->has_key = bdr_key_of(columns, row, &target->key);
 }
 
 /* Locates a row in one leaf and makes it the one to write. */
@@ -1448,6 +1462,7 @@ bdr_host_find(BdrRel *rel, const BdrRow *row, BdrFound *found)
 			leaf = RouteRow(target, slot, &search, true);
 			(void) LocateIn(target, leaf, search, found);
 		}
+		KeepKey(target, slot, provided);
 		MemoryContextSwitchTo(old);
 		BecomeOurselves(&saved);
 	}
@@ -1475,8 +1490,18 @@ InsertInto(Target *target, Leaf *leaf, TupleTableSlot *row)
 	wrote_since_increment = true;
 }
 
+/* Looks for stamps of the key, if there can be any. */
+static int
+FindStamps(Target *target, BdrStamps *stamps)
+{
+	memset(stamps, 0, sizeof(*stamps));
+	if (!target->has_key || !bdr_stamps_possible())
+		return 0;
+	return bdr_stamps_find(RelationGetRelid(target->relation), &target->key, stamps);
+}
+
 int32_t
-bdr_host_insert(BdrRel *rel, const BdrRow *row, BdrFound *found)
+bdr_host_insert(BdrRel *rel, const BdrRow *row, bool despite_stamps, BdrFound *found)
 {
 	volatile int32_t outcome = BDR_DONE;
 
@@ -1491,6 +1516,9 @@ bdr_host_insert(BdrRel *rel, const BdrRow *row, BdrFound *found)
 		MemoryContext old;
 		ListCell   *cell;
 		ItemPointerData first;
+		uint64		generation = bdr_stamps_generation();
+		BdrStamps	stamps;
+		int			nstamps = 0;
 
 		IncrementIfWritten();
 		BecomeOwnerForRow(rel->owner, &saved);
@@ -1498,6 +1526,7 @@ bdr_host_insert(BdrRel *rel, const BdrRow *row, BdrFound *found)
 		old = MemoryContextSwitchTo(GetPerTupleMemoryContext(target->estate));
 		leaf = RouteRow(target, slot, &converted, false);
 		leaf->is_found = false;
+		KeepKey(target, slot, NULL);
 		foreach(cell, leaf->arbiters)
 		{
 			Oid			index = lfirst_oid(cell);
@@ -1525,12 +1554,213 @@ bdr_host_insert(BdrRel *rel, const BdrRow *row, BdrFound *found)
 			outcome = BDR_CONFLICT;
 		}
 		if (outcome == BDR_DONE)
+		{
+			nstamps = FindStamps(target, &stamps);
+			if (nstamps > 0 && !despite_stamps)
+				outcome = BDR_STAMPED;
+		}
+		if (outcome == BDR_DONE)
+		{
 			InsertInto(target, leaf, converted);
+			/* a delete that came in between has not seen the row */
+			pg_memory_barrier();
+			if (generation != bdr_stamps_generation() && FindStamps(target, &stamps) != nstamps)
+				ereport(ERROR,
+						(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+						 errmsg("a row of \"%s.%s\" was deleted while it was inserted", rel->namespace_name, rel->name)));
+		}
 		MemoryContextSwitchTo(old);
 		BecomeOurselves(&saved);
 	}
 	HOST_END();
 	return outcome;
+}
+
+int32_t
+bdr_host_stamps(BdrRel *rel, BdrStamps *stamps)
+{
+	memset(stamps, 0, sizeof(*stamps));
+	HOST_BEGIN();
+	if (rel == NULL || rel->target == NULL)
+		elog(ERROR, "bdr: relation is not open in this transaction");
+	(void) FindStamps(rel->target, stamps);
+	HOST_END();
+	return BDR_OK;
+}
+
+static void
+AddStamp(BdrRel *rel, const TimestampTz *time, uint32 node)
+{
+	Target	   *target = rel ? rel->target : NULL;
+	BdrKey		key;
+	Oid			root;
+
+	if (target == NULL)
+		elog(ERROR, "bdr: relation is not open in this transaction");
+	root = RelationGetRelid(target->relation);
+	if (target->leaf && target->leaf->is_found)
+	{
+		if (bdr_key_of(bdr_key_columns(target->leaf->relation), target->leaf->found, &key))
+			bdr_stamp_add(root, &key, time, node);
+	}
+	else if (target->has_key)
+		bdr_stamp_add(root, &target->key, time, node);
+}
+
+int32_t
+bdr_host_stamp(BdrRel *rel)
+{
+	HOST_BEGIN();
+	AddStamp(rel, NULL, 0);
+	HOST_END();
+	return BDR_OK;
+}
+
+int32_t
+bdr_host_stamp_missing(BdrRel *rel)
+{
+	HOST_BEGIN();
+	if (rel == NULL || rel->target == NULL)
+		elog(ERROR, "bdr: relation is not open in this transaction");
+	if (rel->target->has_key)
+		bdr_stamp_add(RelationGetRelid(rel->target->relation), &rel->target->key, NULL, 0);
+	HOST_END();
+	return BDR_OK;
+}
+
+int32_t
+bdr_host_stamp_at(BdrRel *rel, int64_t commit_time, uint32_t node)
+{
+	HOST_BEGIN();
+	{
+		TimestampTz time = commit_time;
+
+		AddStamp(rel, &time, node);
+	}
+	HOST_END();
+	return BDR_OK;
+}
+
+int32_t
+bdr_host_key_texts(BdrRel *rel, const BdrRow *row, BdrSqlResult **result)
+{
+	*result = NULL;
+	HOST_BEGIN();
+	{
+		Target	   *target = UseTarget(rel);
+		TupleDesc	desc = RelationGetDescr(target->relation);
+		const BdrKeyColumns *columns;
+		MemoryContext old = MemoryContextSwitchTo(target->row_context);
+		bool	   *provided = palloc0(sizeof(bool) * Max(desc->natts, 1));
+		Datum	   *values = palloc0(sizeof(Datum) * Max(desc->natts, 1));
+		bool	   *nulls = palloc0(sizeof(bool) * Max(desc->natts, 1));
+		SavedUser	saved;
+
+		BecomeOwner(rel->owner, &saved);
+		StoreValues(target, row, values, nulls, provided);
+		columns = bdr_key_columns(target->relation);
+		*result = bdr_make_result(columns->n, 2);
+		for (int i = 0; i < columns->n; i++)
+		{
+			int			a = columns->columns[i].attnum - 1;
+			Oid			function;
+			bool		varlena;
+
+			bdr_result_set(*result, i, 0, NameStr(columns->columns[i].name));
+			if (provided[a] && !nulls[a])
+			{
+				getTypeOutputInfo(columns->columns[i].type, &function, &varlena);
+				bdr_result_set(*result, i, 1, OidOutputFunctionCall(function, values[a]));
+			}
+		}
+		MemoryContextSwitchTo(old);
+		BecomeOurselves(&saved);
+	}
+	HOST_END();
+	return BDR_OK;
+}
+
+int32_t
+bdr_host_same_key(BdrRel *rel, const BdrRow *a, const BdrRow *b)
+{
+	volatile int32_t same = 1;
+
+	HOST_BEGIN();
+	{
+		Target	   *target = UseTarget(rel);
+		TupleTableSlot *slot = target->row;
+		TupleDesc	desc = RelationGetDescr(target->relation);
+		const BdrKeyColumns *columns;
+		MemoryContext old = MemoryContextSwitchTo(target->row_context);
+		bool	   *provided = palloc(sizeof(bool) * Max(desc->natts, 1));
+		Datum	   *values = palloc(sizeof(Datum) * Max(desc->natts, 1));
+		bool	   *nulls = palloc(sizeof(bool) * Max(desc->natts, 1));
+		BdrKey		keys[2];
+		bool		has_key = true;
+		SavedUser	saved;
+
+		BecomeOwner(rel->owner, &saved);
+		for (int i = 0; i < desc->natts; i++)
+		{
+			values[i] = (Datum) 0;
+			nulls[i] = true;
+		}
+		/* what the new row does not say is as the old one has it */
+		for (int which = 0; which < 2 && has_key; which++)
+		{
+			memset(provided, 0, sizeof(bool) * Max(desc->natts, 1));
+			StoreValues(target, which == 0 ? a : b, values, nulls, provided);
+			ExecClearTuple(slot);
+			memcpy(slot->tts_values, values, sizeof(Datum) * desc->natts);
+			memcpy(slot->tts_isnull, nulls, sizeof(bool) * desc->natts);
+			ExecStoreVirtualTuple(slot);
+			columns = bdr_key_columns(target->relation);
+			has_key = bdr_key_of(columns, slot, &keys[which]);
+		}
+		if (has_key && (keys[0].hash != keys[1].hash || keys[0].check != keys[1].check))
+			same = 0;
+		ExecClearTuple(slot);
+		MemoryContextSwitchTo(old);
+		BecomeOurselves(&saved);
+	}
+	HOST_END();
+	return same;
+}
+
+int32_t
+bdr_host_value_version(BdrRel *rel, int32_t column, BdrFound *version)
+{
+	memset(version, 0, sizeof(*version));
+	HOST_BEGIN();
+	{
+		Target	   *target = rel ? rel->target : NULL;
+		Leaf	   *leaf = target ? target->leaf : NULL;
+		TimestampTz time;
+		RepOriginId origin;
+		bool		isnull;
+		int			a;
+
+		if (leaf == NULL || !leaf->is_found || column < 0 || column >= rel->ncolumns)
+			elog(ERROR, "bdr: no row was located");
+		a = rel->map[column].attribute;
+		if (a >= 0 && leaf->to_root)
+			a = leaf->to_root->attnums[a] - 1;
+		if (a >= 0)
+		{
+			Datum		value = slot_getattr(leaf->found, a + 1, &isnull);
+
+			if (!isnull && TupleDescAttr(RelationGetDescr(leaf->relation), a)->attlen == -1 &&
+				bdr_toast_version(value, &time, &origin))
+			{
+				version->found = 1;
+				version->has_version = 1;
+				version->commit_time = time;
+				version->origin = origin;
+			}
+		}
+	}
+	HOST_END();
+	return BDR_OK;
 }
 
 /* Deletes the located version. BDR_RETRY when it is no longer the current one. */
@@ -1634,11 +1864,40 @@ UpdateLocated(Target *target, Leaf *leaf, TupleTableSlot *row)
 	return BDR_DONE;
 }
 
+/*
+ * Whether another row has a unique value of the row that shall take the located one's place; that row is located then. The
+ * replica identity is not looked at: the caller has.
+ */
+static bool
+HasOtherRow(Target *target, Leaf *leaf, TupleTableSlot *row, BdrFound *found)
+{
+	ItemPointerData located = leaf->found->tts_tid;
+	Oid			identity = RelationGetReplicaIndex(leaf->relation);
+	ListCell   *cell;
+
+	foreach(cell, leaf->arbiters)
+	{
+		Oid			index = lfirst_oid(cell);
+		ItemPointerData conflict;
+
+		if (index == identity || index == leaf->relation->rd_pkindex ||
+			bdr_check_index_constraints(leaf->info, row, target->estate, &conflict, list_make1_oid(index)) ||
+			ItemPointerEquals(&conflict, &located))
+			continue;
+		/* gone between the probe and now: found stays empty, and the caller looks again */
+		if (table_tuple_fetch_row_version(leaf->relation, &conflict, SnapshotAny, leaf->found))
+			DescribeFound(leaf, found, index);
+		return true;
+	}
+	return false;
+}
+
 int32_t
-bdr_host_update_found(BdrRel *rel, const BdrRow *row)
+bdr_host_update_found(BdrRel *rel, const BdrRow *row, BdrFound *found)
 {
 	volatile int32_t outcome = BDR_DONE;
 
+	memset(found, 0, sizeof(*found));
 	HOST_BEGIN();
 	{
 		Target	   *target = UseTarget(rel);
@@ -1725,9 +1984,12 @@ bdr_host_update_found(BdrRel *rel, const BdrRow *row)
 				InsertInto(target, destination, converted);
 			}
 		}
+		else if (list_length(leaf->arbiters) > 1 && HasOtherRow(target, leaf, leaf->row, found))
+			outcome = found->found ? BDR_CONFLICT : BDR_RETRY;
 		else
 			outcome = UpdateLocated(target, leaf, leaf->row);
-		leaf->is_found = false;
+		if (outcome != BDR_CONFLICT)
+			leaf->is_found = false;
 		MemoryContextSwitchTo(old);
 		BecomeOurselves(&saved);
 	}
@@ -1772,6 +2034,8 @@ bdr_host_insert_batch(BdrRel *rel, const BdrRow *rows, int32_t n, int32_t *done)
 	{
 		Target	   *target = UseTarget(rel);
 		Leaf	   *leaf = target->leaf;
+		uint64		generation = bdr_stamps_generation();
+		volatile bool stamped = bdr_stamps_possible();
 
 		if (n < 10 || target->routing != NULL || !rel->info.same_layout || leaf->info->ri_TrigDesc != NULL)
 			outcome = BDR_CONFLICT;
@@ -1830,6 +2094,17 @@ bdr_host_insert_batch(BdrRel *rel, const BdrRow *rows, int32_t n, int32_t *done)
 						MemoryContextSwitchTo(tuple_context);
 						ResetPerTupleExprContext(target->estate);
 					}
+				}
+				/* after they are there, so that a delete that comes now sees them */
+				pg_memory_barrier();
+				stamped = stamped || generation != bdr_stamps_generation();
+				for (int i = 0; i < n && stamped; i++)
+				{
+					BdrStamps	stamps;
+
+					KeepKey(target, target->batch[i], NULL);
+					if (FindStamps(target, &stamps) > 0)
+						ereport(ERROR, (errcode(ERRCODE_UNIQUE_VIOLATION), errmsg("a row has stamps")));
 				}
 				for (int i = 0; i < n; i++)
 					ExecClearTuple(target->batch[i]);

@@ -10,6 +10,7 @@
  * they are stored plain.
  */
 #include "bdr.h"
+#include "row_stamps.h"
 
 #include "access/htup_details.h"
 #include "access/tupdesc.h"
@@ -278,7 +279,20 @@ bdr_host_tuple_values(const void *relation_handle, const void *tuple_handle, con
 			/* core has put in the values that the WAL carried: what is still a pointer into the TOAST table was not changed */
 			if (attribute->attlen == -1 && VARATT_IS_EXTERNAL_ONDISK(DatumGetPointer(datum)))
 			{
+				TimestampTz time;
+				RepOriginId origin;
+
 				value->kind = BDR_VALUE_UNCHANGED;
+				if (!keys_only && bdr_toast_version(datum, &time, &origin))
+				{
+					BdrValueVersion *version = palloc0(sizeof(BdrValueVersion));
+
+					version->commit_time = time;
+					version->origin = origin;
+					value->kind = BDR_VALUE_UNCHANGED_BY;
+					value->data = (const uint8_t *) version;
+					value->length = sizeof(BdrValueVersion);
+				}
 				continue;
 			}
 			if (binary[i])

@@ -19,6 +19,7 @@
  * database once, to look for a node, and later where it is asked to or where a manager failed.
  */
 #include "bdr.h"
+#include "row_stamps.h"
 #include "compat.h"
 
 #include "access/genam.h"
@@ -131,6 +132,10 @@ typedef struct Database
 	bool		no_slot_logged;
 	int			failures;		/* of the manager, one after the other */
 	TimestampTz next_start;
+	int			members;		/* of the group, besides this node; also those that join */
+	/* How often a stamp was written, and how often it had been when there were none: equal, there are none. */
+	pg_atomic_uint64 stamps_written;
+	pg_atomic_uint64 stamps_settled;
 } Database;
 
 typedef struct Shared
@@ -317,6 +322,8 @@ ClaimDatabase(Oid oid)
 	{
 		memset(database, 0, sizeof(Database));
 		database->oid = oid;
+		pg_atomic_init_u64(&database->stamps_written, 1);
+		pg_atomic_init_u64(&database->stamps_settled, 0);
 		pg_atomic_fetch_add_u32(&shared->gate_generation, 1);
 	}
 	return database;
@@ -790,7 +797,7 @@ bdr_host_database_closing(void)
 }
 
 int32_t
-bdr_host_publish_node(uint32_t node_id, int32_t state, bool refuse_writes, bool check_identity)
+bdr_host_publish_node(uint32_t node_id, int32_t state, bool refuse_writes, bool check_identity, int32_t members)
 {
 	HOST_BEGIN();
 	{
@@ -803,6 +810,7 @@ bdr_host_publish_node(uint32_t node_id, int32_t state, bool refuse_writes, bool 
 		{
 			bool		published = node_id != 0;
 
+			database->members = members;
 			if (database->published != published || database->node_id != node_id || database->node_state != state ||
 				database->refuse_writes != refuse_writes || database->check_identity != check_identity)
 			{
@@ -861,6 +869,74 @@ uint32
 bdr_gate_generation(void)
 {
 	return shared ? pg_atomic_read_u32(&shared->gate_generation) : 0;
+}
+
+int32_t
+bdr_host_members(void)
+{
+	Database   *database;
+	int32_t		members;
+
+	if (shared == NULL)
+		return 0;
+	LWLockAcquire(shared->lock, LW_SHARED);
+	database = FindDatabase(MyDatabaseId);
+	members = database ? database->members : 0;
+	LWLockRelease(shared->lock);
+	return members;
+}
+
+/* ---- whether there are stamps of rows (row_stamps.c) ---- */
+
+/* This database's entry, NULL if it has none. */
+static Database *
+MyDatabase(void)
+{
+	static Database *mine = NULL;
+
+	if (shared && (mine == NULL || mine->oid != MyDatabaseId))
+	{
+		LWLockAcquire(shared->lock, LW_SHARED);
+		mine = FindDatabase(MyDatabaseId);
+		LWLockRelease(shared->lock);
+	}
+	return mine;
+}
+
+uint64
+bdr_stamps_generation(void)
+{
+	Database   *database = MyDatabase();
+
+	return database ? pg_atomic_read_u64(&database->stamps_written) : 0;
+}
+
+bool
+bdr_stamps_possible(void)
+{
+	Database   *database = MyDatabase();
+
+	return database == NULL ||
+		pg_atomic_read_u64(&database->stamps_written) != pg_atomic_read_u64(&database->stamps_settled);
+}
+
+void
+bdr_stamps_written(void)
+{
+	Database   *database = MyDatabase();
+
+	if (database)
+		pg_atomic_fetch_add_u64(&database->stamps_written, 1);
+}
+
+/* There was none, and none was written since the generation. */
+void
+bdr_stamps_settled(uint64 generation)
+{
+	Database   *database = MyDatabase();
+
+	if (database)
+		pg_atomic_write_u64(&database->stamps_settled, generation);
 }
 
 /* This process is one of ours, which writes what others have written. */

@@ -264,6 +264,25 @@ COMMENT ON TABLE bdr.group_slot_mark IS
 	'up to where the changes of each other node were applied here before a position of the local WAL; the group slot moves from one to the next';
 COMMENT ON COLUMN bdr.group_slot_mark.forced IS 'the slot was moved here because it held too much WAL, though not all peers had passed';
 
+-- when a key was written or deleted last, where no row says so: after deletes, and for rows that a join copied
+CREATE TABLE bdr.row_stamp (
+	relid oid NOT NULL,
+	key_hash bigint NOT NULL,
+	key_check bigint NOT NULL,
+	commit_time timestamptz,
+	node_id oid
+) WITH (autovacuum_freeze_min_age = 1000000000, autovacuum_vacuum_threshold = 10000);
+CREATE INDEX row_stamp_key_hash ON bdr.row_stamp (key_hash);
+COMMENT ON TABLE bdr.row_stamp IS
+	'keys of deleted rows, until all peers have passed the delete; dated by xmin unless commit_time is given';
+
+-- up to which commit time this node has everything of a peer
+CREATE TABLE bdr.peer_clock (
+	node_id oid PRIMARY KEY REFERENCES bdr.node ON DELETE CASCADE,
+	passed timestamptz NOT NULL
+);
+COMMENT ON TABLE bdr.peer_clock IS 'up to which commit time all transactions of a peer have been applied here';
+
 CREATE TABLE bdr.join_script (
 	only_one bool PRIMARY KEY DEFAULT true CHECK (only_one),
 	script text NOT NULL
@@ -490,6 +509,16 @@ COMMENT ON FUNCTION bdr.internal_store_rows() IS 'stores rows that a join copies
 
 CREATE TRIGGER store_rows BEFORE INSERT ON bdr.copied_rows FOR EACH ROW EXECUTE FUNCTION bdr.internal_store_rows();
 ALTER TABLE bdr.copied_rows ENABLE ALWAYS TRIGGER store_rows;
+
+CREATE FUNCTION bdr.internal_stamp_row() RETURNS trigger
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'bdr_internal_stamp_row';
+COMMENT ON FUNCTION bdr.internal_stamp_row() IS 'remembers keys of rows that are deleted';
+
+CREATE FUNCTION bdr.internal_row_version(nspname text, relname text, key_columns text[], key_values text[], writer xid,
+										 columns text[]) RETURNS text[]
+	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'bdr_internal_row_version';
+COMMENT ON FUNCTION bdr.internal_row_version(text, text, text[], text[], xid, text[]) IS
+	'values of a row as a transaction wrote it, be it visible or not';
 
 CREATE FUNCTION bdr.internal_copied_rows() RETURNS bigint
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'bdr_internal_copied_rows';

@@ -1,9 +1,11 @@
-// The thirteen conflict types, and which resolvers each of them allows.
+// The conflict types, thirteen of BDR and one of ours, and which resolvers each of them allows.
 
 /// What went wrong when a remote change met the local state. Raw values are the names users see and set.
 public enum ConflictType: String, CaseIterable, Sendable {
     /// INSERT of a row whose primary key, or any unique key, exists here.
     case insertExists = "insert_exists"
+    /// INSERT of a row that is known to have been deleted here later. Not one of BDR's types: there, the row comes back.
+    case insertRecentlyDeleted = "insert_recently_deleted"
     /// UPDATE whose old row differs from the local row (row version detection).
     case updateDiffering = "update_differing"
     /// UPDATE of a row that another node than the change's origin changed last.
@@ -36,7 +38,7 @@ public enum ConflictType: String, CaseIterable, Sendable {
         switch self {
         case .insertExists, .updateDiffering, .updateOriginChange, .updatePkeyExists: .updateIfNewer
         case .updateMissing: .insertOrSkip
-        case .updateRecentlyDeleted, .deleteRecentlyUpdated, .deleteMissing: .skip
+        case .insertRecentlyDeleted, .updateRecentlyDeleted, .deleteRecentlyUpdated, .deleteMissing: .skip
         case .multipleUniqueConflicts, .applyErrorDdl: .error
         case .targetColumnMissing: .ignoreIfNull
         case .sourceColumnMissing: .useDefaultValue
@@ -51,7 +53,7 @@ public enum ConflictType: String, CaseIterable, Sendable {
             [.error, .skip, .updateIfNewer, .update]
         case .updateMissing, .updateRecentlyDeleted:
             [.error, .skip, .insertOrSkip, .insertOrError]
-        case .multipleUniqueConflicts, .deleteRecentlyUpdated:
+        case .insertRecentlyDeleted, .multipleUniqueConflicts, .deleteRecentlyUpdated:
             [.error, .skip, .update]
         case .deleteMissing:
             [.error, .skip]

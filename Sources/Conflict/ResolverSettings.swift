@@ -14,10 +14,9 @@ public struct ResolverError: Error, Equatable, Sendable {
 public struct ResolverSettings: Equatable, Sendable {
     /// Where a new node differs from the defaults BDR documents.
     ///
-    /// `update_missing`: as long as deletes leave no tombstones, a node can't tell an update that is older than a
-    /// delete from one that came before its insert. Were the row inserted, a concurrent UPDATE and DELETE of two nodes
-    /// would leave it on the node that deleted it and nowhere else. Skipped, it is gone on both.
-    public static let deviations: [ConflictType: Resolver] = [.updateMissing: .skip]
+    /// `update_recently_deleted`: an update that is later than the delete has to win on every node, as it does where it came
+    /// first and the delete is the one that comes late.
+    public static let deviations: [ConflictType: Resolver] = [.updateRecentlyDeleted: .insertOrSkip]
 
     private var overrides: [ConflictType: Resolver] = [:]
 

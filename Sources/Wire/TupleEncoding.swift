@@ -55,6 +55,12 @@ extension FrameBuffer {
         switch kind {
         case .null, .unchanged:
             try self.append(kind.rawValue)
+        case .unchangedBy:
+            guard bytes.count == ColumnValue.writerLength else {
+                throw WireError.malformed("who wrote a value takes 12 bytes", at: self.count)
+            }
+            try self.append(kind.rawValue)
+            try self.append(bytes: bytes)
         case .binary, .text:
             guard let length = UInt32(exactly: bytes.count) else {
                 throw WireError.limitExceeded("a value of 4 GB or more", at: self.count)

@@ -6,6 +6,8 @@ public enum ColumnKind: UInt8, Sendable {
     case null = 0x6E
     /// "u": a TOASTed value that the update didn't change, so that WAL doesn't hold it.
     case unchanged = 0x75
+    /// "U": the same, and it is known who wrote it: see `ColumnValue.writer`.
+    case unchangedBy = 0x55
     /// "b": as the type's send function wrote it.
     case binary = 0x62
     /// "t": as the type's output function wrote it.
@@ -16,7 +18,7 @@ public enum ColumnKind: UInt8, Sendable {
 @frozen
 public struct ColumnValue {
     public var kind: ColumnKind
-    /// The value, part of the message; empty for `null` and `unchanged`. For `binary` and `text` a zero byte follows that
+    /// The value, part of the message; empty for `null` and `unchanged`; who wrote it for `unchangedBy`. For `binary` and `text` a zero byte follows that
     /// is not counted, so that the address can be given to C as a string.
     public var bytes: UnsafeRawBufferPointer
 
@@ -24,6 +26,21 @@ public struct ColumnValue {
     public init(kind: ColumnKind, bytes: UnsafeRawBufferPointer) {
         self.kind = kind
         self.bytes = bytes
+    }
+
+    /// Bytes of an `unchangedBy`.
+    @inlinable
+    public static var writerLength: Int { 12 }
+
+    /// Who wrote an unchanged value last, and when (microseconds since 2000-01-01 UTC); nil when that did not come.
+    public var writer: (time: Int64, node: UInt32)? {
+        guard self.kind == .unchangedBy, self.bytes.count == Self.writerLength else {
+            return nil
+        }
+        return (
+            Int64(littleEndian: self.bytes.loadUnaligned(as: Int64.self)),
+            UInt32(littleEndian: self.bytes.loadUnaligned(fromByteOffset: 8, as: UInt32.self))
+        )
     }
 }
 
@@ -110,6 +127,8 @@ extension ByteReader {
         switch kind {
         case .null, .unchanged:
             return ColumnValue(kind: kind, bytes: UnsafeRawBufferPointer(start: nil, count: 0))
+        case .unchangedBy:
+            return ColumnValue(kind: kind, bytes: try self.readBytes(ColumnValue.writerLength))
         case .binary, .text:
             let length = Int(try self.readUInt32())
             let bytes = try self.readBytes(length)
@@ -158,7 +177,7 @@ extension ByteReader {
         let first = self.position
         for _ in 0..<count {
             let value = try self.readColumn()
-            if value.kind == .unchanged && place == .inserted {
+            if (value.kind == .unchanged || value.kind == .unchangedBy) && place == .inserted {
                 throw WireError.malformed("an inserted row lacks the value of a column", at: self.position &- 1)
             }
         }

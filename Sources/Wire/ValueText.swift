@@ -11,7 +11,7 @@ public enum ValueText {
     public static func describe(builtinType: UInt32, kind: ColumnKind, bytes: UnsafeRawBufferPointer) -> String {
         switch kind {
         case .null: "NULL"
-        case .unchanged: "(unchanged)"
+        case .unchanged, .unchangedBy: "(unchanged)"
         case .text: self.text(bytes)
         case .binary: self.value(builtinType, bytes, bigEndian: true)
         }

@@ -195,7 +195,11 @@ void bdr_host_wake_manager(void);
 /* True when this database's workers shall stop (DROP DATABASE is waiting). */
 bool bdr_host_database_closing(void);
 /* Tells the other processes of the server what state the local node of this database is in (gate for writes). */
-int32_t bdr_host_publish_node(uint32_t node_id, int32_t state, bool refuse_writes, bool check_identity);
+int32_t bdr_host_publish_node(uint32_t node_id, int32_t state, bool refuse_writes, bool check_identity,
+							   int32_t members);
+
+/* Other members of the group, also those that join; 0 when that is not known. */
+int32_t bdr_host_members(void);
 
 enum { BDR_SUB_STARTING = 0, BDR_SUB_CATCHUP = 1, BDR_SUB_REPLICATING = 2, BDR_SUB_DOWN = 3, BDR_SUB_ERROR = 4 };
 
@@ -254,7 +258,17 @@ typedef struct BdrRelationDesc
 	const BdrColumnDesc *columns;
 } BdrRelationDesc;
 
-enum { BDR_VALUE_NULL = 'n', BDR_VALUE_UNCHANGED = 'u', BDR_VALUE_BINARY = 'b', BDR_VALUE_TEXT = 't' };
+enum { BDR_VALUE_NULL = 'n', BDR_VALUE_UNCHANGED = 'u', BDR_VALUE_UNCHANGED_BY = 'U', BDR_VALUE_BINARY = 'b',
+	   BDR_VALUE_TEXT = 't' };
+
+/* The data of an unchanged value of which it is known who wrote it. */
+typedef struct BdrValueVersion
+{
+	int64_t commit_time;	/* µs since 2000 */
+	uint32_t origin;		/* local replication origin number; the encoder puts the node's id in its place */
+	uint32_t unused;
+} BdrValueVersion;
+
 
 /* One value in transit. data of 'b' and 't' is followed by a NUL byte that length does not count when it comes from the
  * wire; values made by the host need not have it. */
@@ -349,6 +363,23 @@ typedef struct BdrFound
 	uint32_t index;			/* OID of the unique index */
 } BdrFound;
 
+#define BDR_STAMPS_MAX 4
+
+/* When and by whom a key was written or deleted last, where no row says so. */
+typedef struct BdrStamp
+{
+	int64_t commit_time;	/* µs since 2000 */
+	uint32_t node;			/* 0: the one behind the origin */
+	uint32_t origin;		/* local replication origin number; 0 = here */
+} BdrStamp;
+
+typedef struct BdrStamps
+{
+	int32_t n;				/* newest stamps of the key; more than one only when they have the same time */
+	int32_t own_transaction;	/* this very transaction has left one */
+	BdrStamp stamps[BDR_STAMPS_MAX];
+} BdrStamps;
+
 /* Resolves a remote relation to a local one and caches the mapping under a handle that lives until bdr_host_rel_free;
  * it is revalidated by itself when the local schema changes. Inside a transaction. */
 int32_t bdr_host_rel_open(const BdrRemoteRelation *remote, BdrRel **rel, BdrRelationInfo *info);
@@ -357,19 +388,39 @@ int32_t bdr_host_rel_open(const BdrRemoteRelation *remote, BdrRel **rel, BdrRela
 int32_t bdr_host_rel_use(BdrRel *rel, BdrRelationInfo *info);
 void bdr_host_rel_free(BdrRel *rel);
 
-/* BDR_RETRY: the located row changed meanwhile; locate and decide again. */
-enum { BDR_DONE = 0, BDR_CONFLICT = 1, BDR_RETRY = 2 };
+/* BDR_RETRY: the located row changed meanwhile; locate and decide again. BDR_STAMPED: no row has the key, but it has stamps. */
+enum { BDR_DONE = 0, BDR_CONFLICT = 1, BDR_RETRY = 2, BDR_STAMPED = 3 };
 
 /* Inserts a row unless a row with the same value of any unique key exists: then BDR_CONFLICT, with *found, and the
- * located row is held for bdr_host_update_found. */
-int32_t bdr_host_insert(BdrRel *rel, const BdrRow *row, BdrFound *found);
+ * located row is held for bdr_host_update_found. Nor is it inserted when its key has stamps (BDR_STAMPED, see bdr_host_stamps),
+ * unless despite_stamps. */
+int32_t bdr_host_insert(BdrRel *rel, const BdrRow *row, bool despite_stamps, BdrFound *found);
 /* Inserts up to n raw rows; stops before the first that has a conflict. *done rows were inserted. Returns BDR_DONE, or
  * BDR_CONFLICT when row *done has to go through bdr_host_insert. */
 int32_t bdr_host_insert_batch(BdrRel *rel, const BdrRow *rows, int32_t n, int32_t *done);
 /* Finds and locks the row that `key` names: by replica identity index, primary key, or whole-row comparison. */
 int32_t bdr_host_find(BdrRel *rel, const BdrRow *key, BdrFound *found);
-/* Updates / deletes the row located last by bdr_host_find or bdr_host_insert. Unchanged values keep their local value. */
-int32_t bdr_host_update_found(BdrRel *rel, const BdrRow *row);
+/* Stamps of the key that bdr_host_find or bdr_host_insert was called with last. */
+int32_t bdr_host_stamps(BdrRel *rel, BdrStamps *stamps);
+/* Leaves a stamp of this transaction for that key; for the located row's key when one is located. */
+int32_t bdr_host_stamp(BdrRel *rel);
+/* Whether two rows have the same key: 1, or 0. Values that travelled as unchanged count as equal. */
+int32_t bdr_host_same_key(BdrRel *rel, const BdrRow *a, const BdrRow *b);
+/* Texts of the key columns of a row: two columns, name and value (NULL: the peer didn't send it). */
+int32_t bdr_host_key_texts(BdrRel *rel, const BdrRow *row, BdrSqlResult **result);
+/* Leaves a stamp of this transaction for the key of the row looked for last, whatever is located. */
+int32_t bdr_host_stamp_missing(BdrRel *rel);
+/* Leaves a stamp with a time of its own for the located row's key, or for that of the row looked for last. */
+int32_t bdr_host_stamp_at(BdrRel *rel, int64_t commit_time, uint32_t node);
+/* Who wrote the located row's value of the peer's column (counted from 0), if it is stored out of line; found = 0 when that is
+ * not known. */
+int32_t bdr_host_value_version(BdrRel *rel, int32_t column, BdrFound *version);
+/* If there are no stamps, they need not be looked for until one is written. */
+int32_t bdr_host_stamps_settle(void);
+/* Updates / deletes the row located last by bdr_host_find or bdr_host_insert. Unchanged values keep their local value. An
+ * update is not made when another row has one of its unique values: BDR_CONFLICT, with *found, and that row is the located
+ * one then. */
+int32_t bdr_host_update_found(BdrRel *rel, const BdrRow *row, BdrFound *found);
 int32_t bdr_host_delete_found(BdrRel *rel);
 /* Closes the relations that are in use in this transaction; they can be used again. */
 int32_t bdr_host_executor_close(void);

@@ -14,6 +14,10 @@ final class Applier {
     private let resolvers = ResolverSettings()
     private var relations: [UInt32: AppliedRelation] = [:]
     private let builder = RowBuilder()
+    private let otherBuilder = RowBuilder()
+    private let fetch: RowFetch
+    /// Deletes of this origin leave stamps: there are other nodes whose operations may be older and still come.
+    private var keepsStamps = true
 
     /// The remote transaction being applied; nil between transactions.
     private(set) var transaction: BeginMessage?
@@ -25,6 +29,11 @@ final class Applier {
     /// Number of the change inside its transaction, from 1, for error messages.
     private var change: UInt64 = 0
 
+    /// When the log was told last that a clock differs, microseconds since 2000.
+    private var warnedOfClock = Int64.min / 2
+    /// Called from time to time while a change waits.
+    var whileWaiting: () throws -> Void = {}
+
     /// Inserts of one table waiting to be written together.
     private var batch: [BdrRow] = []
     private var batchRelation: AppliedRelation?
@@ -34,6 +43,7 @@ final class Applier {
     init(settings: ApplySettings, progress: UInt64) {
         self.settings = settings
         self.origins = OriginMap(localID: settings.localID)
+        self.fetch = RowFetch(settings: settings)
         self.progress = progress
         self.batch.reserveCapacity(Self.batchLimit)
     }
@@ -97,7 +107,44 @@ final class Applier {
         self.transaction = message
         if !self.skipping {
             self.transactionNumber &+= 1
+            self.keepsStamps = bdr_host_members() != 1
+            try self.waitForClock(message.commitTime)
             try host(bdr_host_apply_begin(message.commitLSN, message.commitTime))
+        }
+    }
+
+    /// What is written here on top of a remote change must not be dated before it. So the change waits until the clock of this
+    /// server has passed its commit time.
+    private func waitForClock(_ commitTime: Int64) throws {
+        guard commitTime >= bdr_host_now() else {
+            return
+        }
+        let allowed = Int64(bdr_host_setting_int("bdr.maximum_clock_skew", 0))
+        guard allowed >= 0 else {
+            return
+        }
+        let waits = bdr_host_setting("bdr.maximum_clock_skew_action").map { String(cString: $0) } == "wait"
+        while true {
+            let now = bdr_host_now()
+            let ahead = commitTime &- now &- allowed &* 1000
+            guard ahead >= 0 else {
+                return
+            }
+            if ahead > 1_000_000 || !waits, now &- self.warnedOfClock > 60_000_000 {
+                self.warnedOfClock = now
+                try Log.warning(
+                    "the clock of node \"\(self.settings.peerName)\" is \((commitTime &- now) / 1000) ms ahead of this one's",
+                    sqlstate: SQLSTATE.objectNotInPrerequisiteState,
+                    detail: waits ? "Its changes wait until this server's clock has passed their commit time." : nil,
+                    hint: "Have both servers' clocks synchronised (NTP).")
+            }
+            guard waits else {
+                return
+            }
+            try self.whileWaiting()
+            if try host(bdr_host_wait(nil, min(1000, ahead / 1000 + 1))) & Int32(BDR_WAIT_SHUTDOWN) != 0 {
+                throw BdrError("57P01", "terminating while a change waited for the clock")
+            }
         }
     }
 
@@ -182,20 +229,55 @@ final class Applier {
     }
 
     /// The local row as the decision core sees it.
-    private func localRow(_ found: BdrFound, _ remote: RowVersion) throws -> LocalRow {
-        if found.found == 0 {
-            return .missing
-        }
+    private func state(_ found: BdrFound, _ remote: RowVersion) throws -> LocalState {
         if found.own_transaction != 0 {
             return .present(version: nil, sameOrigin: true, ownTransaction: true)
         }
-        if found.has_version == 0 {
+        guard let version = try self.rowVersion(found) else {
             return .present(version: nil, sameOrigin: false, ownTransaction: false)
         }
-        let node = try self.origins.node(origin: found.origin)
-        return .present(
-            version: RowVersion(time: found.commit_time, node: node), sameOrigin: node == remote.node,
-            ownTransaction: false)
+        return .present(version: version, sameOrigin: version.node == remote.node, ownTransaction: false)
+    }
+
+    private func rowVersion(_ found: BdrFound) throws -> RowVersion? {
+        guard found.has_version != 0 else {
+            return nil
+        }
+        return RowVersion(time: found.commit_time, node: try self.origins.node(origin: found.origin))
+    }
+
+    /// Rows that a join copied have this commit time, and perhaps a stamp that says more.
+    private static let copyTime: Int64 = 1_000_000
+
+    /// What is known of the key that was looked for last: by the row, if there is one, or by what is remembered.
+    private func state(_ relation: AppliedRelation, _ found: BdrFound, _ remote: RowVersion) throws -> LocalState {
+        if found.found != 0 && (found.own_transaction != 0 || (found.has_version != 0 && found.commit_time > Self.copyTime)) {
+            return try self.state(found, remote)
+        }
+        var stamps = BdrStamps()
+        try host(bdr_host_stamps(relation.handle, &stamps))
+        let stamp = try self.newest(stamps)
+        if found.found != 0 {
+            guard let stamp else {
+                return try self.state(found, remote)
+            }
+            return .present(version: stamp, sameOrigin: stamp.node == remote.node, ownTransaction: false)
+        }
+        return .missing(
+            stamp: stamp, sameOrigin: stamp.map { $0.node == remote.node } ?? false,
+            ownTransaction: stamps.own_transaction != 0 && (stamp.map { $0 < remote } ?? true))
+    }
+
+    private func newest(_ stamps: BdrStamps) throws -> RowVersion? {
+        var newest: RowVersion?
+        for stamp in withUnsafeBytes(of: stamps.stamps, { Array($0.bindMemory(to: BdrStamp.self)) })
+            .prefix(max(0, Int(stamps.n)))
+        {
+            let node = stamp.node != 0 ? stamp.node : try self.origins.node(origin: stamp.origin)
+            let version = RowVersion(time: stamp.commit_time, node: node)
+            newest = newest.map { max($0, version) } ?? version
+        }
+        return newest
     }
 
     // MARK: Rows
@@ -269,38 +351,107 @@ final class Applier {
 
     private func insertRow(_ row: inout BdrRow, _ relation: AppliedRelation, _ transaction: BeginMessage) throws {
         let remote = self.version(transaction)
+        if try self.write(&row, relation, remote, isNewKey: false) {
+            bdr_host_progress_count(Int32(BDR_COUNT_INSERT), 1)
+        }
+    }
+
+    /// Writes a whole row under a key that need not be free.
+    /// - Parameter isNewKey: it is the new key of an UPDATE, not an INSERT.
+    /// - Returns: whether the row was written.
+    private func write(
+        _ row: inout BdrRow, _ relation: AppliedRelation, _ remote: RowVersion, isNewKey: Bool
+    ) throws -> Bool {
+        func decide(_ state: LocalState) -> Decision {
+            isNewKey
+                ? decideNewKey(local: state, remote: remote, settings: self.resolvers)
+                : decideInsert(local: state, remote: remote, settings: self.resolvers)
+        }
+        var decided = false
         while true {
             var found = BdrFound()
-            switch try host(bdr_host_insert(relation.handle, &row, &found)) {
+            let outcome = try host(bdr_host_insert(relation.handle, &row, decided, &found))
+            switch outcome {
             case Int32(BDR_RETRY):
                 continue
-            case Int32(BDR_CONFLICT):
+            case Int32(BDR_CONFLICT), Int32(BDR_STAMPED):
                 break
             default:
-                bdr_host_progress_count(Int32(BDR_COUNT_INSERT), 1)
-                return
+                return true
             }
             if found.found > 1 {
-                throw BdrError(
-                    "23505", "the row conflicts with several rows under different unique keys",
-                    detail: "Conflict type multiple_unique_conflicts; its resolver is \"error\".",
-                    hint: "Change or delete the rows in the way on this node; replication then goes on by itself.")
+                guard try self.resolveMultiple(relation, found) else {
+                    return false
+                }
+                continue
             }
-            let decision = decideInsert(
-                local: try self.localRow(found, remote), remote: remote, settings: self.resolvers)
-            bdr_host_progress_count(Int32(BDR_COUNT_CONFLICT), 1)
+            let isOther = outcome == BDR_CONFLICT && found.by_identity == 0
+            let decision = decide(isOther ? try self.state(found, remote) : try self.state(relation, found, remote))
+            if decision.conflictType != nil {
+                bdr_host_progress_count(Int32(BDR_COUNT_CONFLICT), 1)
+            }
             switch decision {
             case .apply, .applyConflict, .insertInstead:
-                if try host(bdr_host_update_found(relation.handle, &row)) == BDR_RETRY {
+                if outcome == BDR_STAMPED {
+                    decided = true
                     continue
                 }
-                bdr_host_progress_count(Int32(BDR_COUNT_INSERT), 1)
+                if isOther {
+                    // the other row's key is free from now on; what was known of it stays known
+                    try self.keepVersion(relation, found)
+                }
+                var other = BdrFound()
+                switch try host(bdr_host_update_found(relation.handle, &row, &other)) {
+                case Int32(BDR_RETRY):
+                    continue
+                case Int32(BDR_CONFLICT):
+                    guard try self.resolveMultiple(relation, other) else {
+                        return false
+                    }
+                    continue
+                default:
+                    return true
+                }
             case .skip:
-                break
+                if isOther && self.keepsStamps {
+                    // its own key has lost this change all the same
+                    try host(bdr_host_stamp_missing(relation.handle))
+                }
+                return false
             case .error(let type):
                 throw Self.resolverError(type)
             }
+        }
+    }
+
+    /// Settles that a row collides with several others; one of them is located.
+    /// - Returns: whether to try again.
+    private func resolveMultiple(_ relation: AppliedRelation, _ found: BdrFound) throws -> Bool {
+        bdr_host_progress_count(Int32(BDR_COUNT_CONFLICT), 1)
+        switch self.resolvers.resolver(for: .multipleUniqueConflicts) {
+        case .skip:
+            return false
+        case .update:
+            try self.keepVersion(relation, found)
+            _ = try host(bdr_host_delete_found(relation.handle))
+            return true
+        default:
+            throw BdrError(
+                "23505", "the row conflicts with several rows under different unique keys",
+                detail: "Conflict type multiple_unique_conflicts; its resolver is \"error\".",
+                hint: "Change or delete the rows in the way on this node; replication then goes on by itself.")
+        }
+    }
+
+    /// Before a row goes because another one takes a unique value of it: its key keeps the version that it had.
+    private func keepVersion(_ relation: AppliedRelation, _ found: BdrFound) throws {
+        guard self.keepsStamps else {
             return
+        }
+        if found.own_transaction != 0 {
+            try host(bdr_host_stamp(relation.handle))
+        } else if let version = try self.rowVersion(found) {
+            try host(bdr_host_stamp_at(relation.handle, version.time, version.node))
         }
     }
 
@@ -315,37 +466,219 @@ final class Applier {
         let key = message.old ?? message.new
         do {
             try relation.use(in: self.transactionNumber)
-            let remote = self.version(transaction)
-            while true {
-                var found = BdrFound()
-                try self.builder.withRow(key, relation) { row in
-                    _ = try host(bdr_host_find(relation.handle, &row, &found))
-                }
-                let decision = decideUpdate(
-                    local: try self.localRow(found, remote), remote: remote, newRowComplete: false,
-                    settings: self.resolvers)
-                if decision.conflictType != nil {
-                    bdr_host_progress_count(Int32(found.found == 0 ? BDR_COUNT_MISSING : BDR_COUNT_CONFLICT), 1)
-                }
-                switch decision {
-                case .apply, .applyConflict, .insertInstead:
-                    let outcome = try self.builder.withRow(message.new, relation) { row in
-                        try host(bdr_host_update_found(relation.handle, &row))
-                    }
-                    if outcome == BDR_RETRY {
-                        continue
-                    }
-                    bdr_host_progress_count(Int32(BDR_COUNT_UPDATE), 1)
-                case .skip:
-                    break
-                case .error(let type):
-                    throw Self.resolverError(type)
-                }
-                return
+            if let old = message.old, try self.changesKey(old, message.new, relation) {
+                try self.updateKey(message, old, relation, transaction)
+            } else {
+                try self.updateRow(message, key, relation, transaction)
             }
         } catch {
             throw self.inContext(error, "UPDATE", relation, key)
         }
+    }
+
+    private func find(_ key: TupleView, _ relation: AppliedRelation) throws -> BdrFound {
+        var found = BdrFound()
+        try self.builder.withRow(key, relation) { row in
+            _ = try host(bdr_host_find(relation.handle, &row, &found))
+        }
+        return found
+    }
+
+    private func changesKey(_ old: TupleView, _ new: TupleView, _ relation: AppliedRelation) throws -> Bool {
+        try self.builder.withRow(old, relation) { oldRow in
+            try self.otherBuilder.withRow(new, relation) { newRow in
+                try host(bdr_host_same_key(relation.handle, &oldRow, &newRow)) == 0
+            }
+        }
+    }
+
+    private func updateRow(
+        _ message: UpdateMessage, _ key: TupleView, _ relation: AppliedRelation, _ transaction: BeginMessage
+    ) throws {
+        let remote = self.version(transaction)
+        while true {
+            let found = try self.find(key, relation)
+            let state = try self.state(relation, found, remote)
+            let decision = decideUpdate(local: state, remote: remote, settings: self.resolvers)
+            if decision.conflictType != nil {
+                bdr_host_progress_count(Int32(found.found == 0 ? BDR_COUNT_MISSING : BDR_COUNT_CONFLICT), 1)
+            }
+            switch decision {
+            case .apply, .applyConflict:
+                guard let texts = try self.unchangedValues(message, key, relation, transaction, found) else {
+                    return
+                }
+                if !texts.isEmpty {
+                    // it takes time, and other rows were looked at
+                    let again = try self.find(key, relation)
+                    if again.found != found.found || again.commit_time != found.commit_time
+                        || again.origin != found.origin || again.own_transaction != found.own_transaction
+                    {
+                        continue
+                    }
+                }
+                var other = BdrFound()
+                let outcome = try self.withNew(message.new, texts, relation) { row in
+                    try host(bdr_host_update_found(relation.handle, &row, &other))
+                }
+                if outcome == BDR_RETRY {
+                    continue
+                }
+                if outcome == BDR_CONFLICT {
+                    guard try self.resolveMultiple(relation, other) else {
+                        return
+                    }
+                    continue
+                }
+                bdr_host_progress_count(Int32(BDR_COUNT_UPDATE), 1)
+            case .insertInstead(let type, let orError):
+                guard let texts = try self.unchangedValues(message, key, relation, transaction, found) else {
+                    if orError {
+                        throw Self.resolverError(type)
+                    }
+                    return
+                }
+                let written = try self.withNew(message.new, texts, relation) { row in
+                    try self.write(&row, relation, remote, isNewKey: false)
+                }
+                if written {
+                    bdr_host_progress_count(Int32(BDR_COUNT_UPDATE), 1)
+                }
+            case .skip:
+                break
+            case .error(let type):
+                throw Self.resolverError(type)
+            }
+            return
+        }
+    }
+
+    /// An UPDATE that changes the key: the old key is deleted, and the row is written under the new one.
+    private func updateKey(
+        _ message: UpdateMessage, _ old: TupleView, _ relation: AppliedRelation, _ transaction: BeginMessage
+    ) throws {
+        let remote = self.version(transaction)
+        while true {
+            let found = try self.find(old, relation)
+            let state = try self.state(relation, found, remote)
+            guard let texts = try self.unchangedValues(message, old, relation, transaction, found) else {
+                // what comes later decides about the new key; the old one is gone in any case
+                try self.deleteRow(old, relation, transaction)
+                return
+            }
+            let decision = decideUpdate(local: state, remote: remote, settings: self.resolvers)
+            if decision.conflictType != nil {
+                bdr_host_progress_count(Int32(found.found == 0 ? BDR_COUNT_MISSING : BDR_COUNT_CONFLICT), 1)
+            }
+            if case .error(let type) = decision {
+                throw Self.resolverError(type)
+            }
+            if decision == .apply || decision == .applyConflict(.updateOriginChange),
+                try self.rename(message, old, relation, remote, texts)
+            {
+                bdr_host_progress_count(Int32(BDR_COUNT_UPDATE), 1)
+                return
+            }
+            try self.deleteRow(old, relation, transaction)
+            let written = try self.withNew(message.new, texts, relation) { row in
+                try self.write(&row, relation, remote, isNewKey: true)
+            }
+            if written {
+                bdr_host_progress_count(Int32(BDR_COUNT_UPDATE), 1)
+            }
+            return
+        }
+    }
+
+    /// Gives a row another key in place, when that is free.
+    /// - Returns: whether it was done.
+    private func rename(
+        _ message: UpdateMessage, _ old: TupleView, _ relation: AppliedRelation, _ remote: RowVersion,
+        _ texts: [Int: String?]
+    ) throws -> Bool {
+        func isFree() throws -> Bool {
+            let found = try self.find(message.new, relation)
+            return try found.found == 0 && self.state(relation, found, remote) == .unknown
+        }
+        guard try isFree() else {
+            return false
+        }
+        let found = try self.find(old, relation)
+        guard found.found != 0, try self.state(relation, found, remote).isOlder(than: remote) else {
+            return false
+        }
+        if self.keepsStamps {
+            try host(bdr_host_stamp(relation.handle))
+        }
+        var other = BdrFound()
+        let outcome = try self.withNew(message.new, texts, relation) { row in
+            try host(bdr_host_update_found(relation.handle, &row, &other))
+        }
+        guard outcome == BDR_DONE else {
+            return false
+        }
+        // one that deletes the new key meanwhile has not seen the row
+        _ = try self.find(message.new, relation)
+        var stamps = BdrStamps()
+        try host(bdr_host_stamps(relation.handle, &stamps))
+        if try self.newest(stamps) != nil {
+            throw BdrError("40001", "a row of \"\(relation.qualifiedName)\" was deleted while it got its key")
+        }
+        return true
+    }
+
+    private func withNew<R>(
+        _ new: TupleView, _ texts: [Int: String?], _ relation: AppliedRelation, _ body: (inout BdrRow) throws -> R
+    ) throws -> R {
+        texts.isEmpty
+            ? try self.builder.withRow(new, relation, body)
+            : try self.builder.withRow(new, filledWith: texts, relation, body)
+    }
+
+    /// Values that the change says to be unchanged, and that the located row doesn't have for certain.
+    /// - Returns: the texts to put in; nil when the change has been superseded at its origin.
+    private func unchangedValues(
+        _ message: UpdateMessage, _ key: TupleView, _ relation: AppliedRelation, _ transaction: BeginMessage,
+        _ found: BdrFound
+    ) throws -> [Int: String?]? {
+        let unchanged = try self.builder.unchanged(message.new)
+        if unchanged.isEmpty {
+            return [:]
+        }
+        let remote = self.version(transaction)
+        let row = try self.rowVersion(found)
+        var wanted: [Int] = []
+        for value in unchanged {
+            var here: RowVersion?
+            if found.found != 0 && found.own_transaction == 0 {
+                var version = BdrFound()
+                try host(bdr_host_value_version(relation.handle, Int32(clamping: value.column), &version))
+                here = try self.rowVersion(version)
+            }
+            if found.found == 0
+                || !keepsUnchanged(
+                    there: value.writer, here: here, row: row, remote: remote,
+                    ownTransaction: found.own_transaction != 0)
+            {
+                wanted.append(value.column)
+            }
+        }
+        if wanted.isEmpty {
+            return [:]
+        }
+        let columns = relation.description.columns
+        let names = wanted.compactMap { $0 < columns.count ? columns[$0].name : nil }
+        // the new key is what the version is found by
+        var keyTexts: OpaquePointer?
+        try self.builder.withRow(message.new, relation) { row in
+            _ = try host(bdr_host_key_texts(relation.handle, &row, &keyTexts))
+        }
+        let texts = Rows(adopting: keyTexts)
+        let pairs = (0..<texts.count).map { (texts[$0, 0] ?? "", texts[$0, 1]) }
+        guard let values = try self.fetch.values(of: relation, key: pairs, xid: transaction.xid, columns: names) else {
+            return nil
+        }
+        return Dictionary(uniqueKeysWithValues: zip(wanted, values))
     }
 
     private func delete(_ body: UnsafeRawBufferPointer) throws {
@@ -358,32 +691,43 @@ final class Applier {
         let relation = try self.relation(message.relId)
         do {
             try relation.use(in: self.transactionNumber)
-            let remote = self.version(transaction)
-            while true {
-                var found = BdrFound()
-                try self.builder.withRow(message.old, relation) { row in
-                    _ = try host(bdr_host_find(relation.handle, &row, &found))
-                }
-                let decision = decideDelete(
-                    local: try self.localRow(found, remote), remote: remote, settings: self.resolvers)
-                if decision.conflictType != nil {
-                    bdr_host_progress_count(Int32(found.found == 0 ? BDR_COUNT_MISSING : BDR_COUNT_CONFLICT), 1)
-                }
-                switch decision {
-                case .apply, .applyConflict, .insertInstead:
-                    if try host(bdr_host_delete_found(relation.handle)) == BDR_RETRY {
-                        continue
-                    }
-                    bdr_host_progress_count(Int32(BDR_COUNT_DELETE), 1)
-                case .skip:
-                    break
-                case .error(let type):
-                    throw Self.resolverError(type)
-                }
-                return
-            }
+            try self.deleteRow(message.old, relation, transaction)
         } catch {
             throw self.inContext(error, "DELETE", relation, message.old)
+        }
+    }
+
+    private func deleteRow(_ key: TupleView, _ relation: AppliedRelation, _ transaction: BeginMessage) throws {
+        let remote = self.version(transaction)
+        var isStamped = !self.keepsStamps
+        while true {
+            let found = try self.find(key, relation)
+            let decision = decideDelete(
+                local: try self.state(relation, found, remote), remote: remote, settings: self.resolvers)
+            switch decision {
+            case .apply, .applyConflict, .insertInstead:
+                if !isStamped {
+                    try host(bdr_host_stamp(relation.handle))
+                    isStamped = true
+                }
+                if try host(bdr_host_delete_found(relation.handle)) == BDR_RETRY {
+                    continue
+                }
+                bdr_host_progress_count(Int32(BDR_COUNT_DELETE), 1)
+            case .skip:
+                if found.found == 0 && !isStamped {
+                    // then look again: one that inserts the row meanwhile sees the stamp, or is seen
+                    try host(bdr_host_stamp(relation.handle))
+                    isStamped = true
+                    continue
+                }
+            case .error(let type):
+                throw Self.resolverError(type)
+            }
+            if decision.conflictType != nil {
+                bdr_host_progress_count(Int32(found.found == 0 ? BDR_COUNT_MISSING : BDR_COUNT_CONFLICT), 1)
+            }
+            return
         }
     }
 

@@ -65,6 +65,24 @@ struct OriginMap {
         self.localID = localID
     }
 
+    /// Node ids by origin number, of all nodes known now.
+    static func all(localID: UInt32) throws -> [UInt32: UInt32] {
+        let rows = try SQL.query(
+            """
+            SELECT o.roident, n.node_id FROM bdr.node n
+              JOIN bdr.node_group g ON g.node_group_id OPERATOR(pg_catalog.=) n.node_group_id
+              JOIN pg_catalog.pg_replication_origin o ON o.roname OPERATOR(pg_catalog.=)
+                   bdr.internal_object_name('origin', pg_catalog.current_database(), g.node_group_name, n.node_name, NULL)
+            """)
+        var nodes: [UInt32: UInt32] = [0: localID]
+        for row in 0..<rows.count {
+            if let origin = rows[row, 0].flatMap({ UInt32($0) }), let node = rows[row, 1].flatMap({ UInt32($0) }) {
+                nodes[origin] = node
+            }
+        }
+        return nodes
+    }
+
     /// The node id behind an origin number. 0 is this node itself; an origin that belongs to no node of the group (rows that
     /// came here by other replication) counts as this node too, for it is here that they entered the group.
     mutating func node(origin: UInt32) throws -> UInt32 {

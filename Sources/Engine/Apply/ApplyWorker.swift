@@ -32,6 +32,8 @@ struct ApplyWorker {
         // what an earlier stream was told may be of a timeline that the peer has left
         bdr_host_progress_flushed(self.settings.isForwarded ? 0 : progress)
         let applier = Applier(settings: self.settings, progress: progress)
+        applier.whileWaiting = { try stream.sendFeedback(force: false) }
+        defer { applier.whileWaiting = {} }
         try Log.log(
             "replicating from node \"\(self.settings.peerName)\""
                 + (self.settings.isForwarded ? ", forwarded by node \"\(self.settings.sourceName)\"" : ""),

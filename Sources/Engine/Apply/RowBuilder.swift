@@ -1,12 +1,67 @@
 // Turns a tuple of the wire into the row that the host takes, without copying values.
 
 internal import CHost
+internal import Conflict
 internal import Wire
 
 /// Reused for every row of a stream, so that decoding allocates nothing once it has grown to the widest table.
 final class RowBuilder {
     private var columns: [ColumnValue] = []
     private var values: [BdrValue] = []
+
+    /// A value that the change says to be unchanged.
+    struct Unchanged {
+        /// Of the remote relation, counted from 0.
+        var column: Int
+        /// Who wrote it at the origin; nil when that is not known.
+        var writer: RowVersion?
+    }
+
+    /// The values that a tuple says to be unchanged.
+    func unchanged(_ tuple: TupleView) throws -> [Unchanged] {
+        guard case .columns = tuple else {
+            return []
+        }
+        try tuple.decodeColumns(into: &self.columns)
+        var found: [Unchanged] = []
+        for (number, column) in self.columns.enumerated() {
+            if column.kind == .unchanged || column.kind == .unchangedBy {
+                found.append(
+                    Unchanged(
+                        column: number, writer: column.writer.map { RowVersion(time: $0.time, node: $0.node) }))
+            }
+        }
+        return found
+    }
+
+    /// Calls `body` with the row of which unchanged values are given as texts (nil: NULL), by the number of their column.
+    func withRow<R>(
+        _ tuple: TupleView, filledWith texts: [Int: String?], _ relation: AppliedRelation,
+        _ body: (inout BdrRow) throws -> R
+    ) throws -> R {
+        let numbers = Array(texts.keys)
+        return try withCStrings(numbers.map { texts[$0] ?? nil }) { pointers in
+            try self.withRow(tuple, relation) { row in
+                guard let values = row.values, let pointers else {
+                    return try body(&row)
+                }
+                var filled = Array(UnsafeBufferPointer(start: values, count: Int(row.ncolumns)))
+                for (place, number) in numbers.enumerated() where number < filled.count {
+                    if let text = pointers[place] {
+                        filled[number].data = UnsafeRawPointer(text).assumingMemoryBound(to: UInt8.self)
+                        filled[number].length = UInt32(clamping: (texts[number] ?? nil)?.utf8.count ?? 0)
+                        filled[number].kind = ColumnKind.text.rawValue
+                    } else {
+                        filled[number].kind = ColumnKind.null.rawValue
+                    }
+                }
+                return try filled.withUnsafeBufferPointer { buffer in
+                    row.values = buffer.baseAddress
+                    return try body(&row)
+                }
+            }
+        }
+    }
 
     /// Calls `body` with the row; it and what it points at are valid only inside.
     func withRow<R>(_ tuple: TupleView, _ relation: AppliedRelation, _ body: (inout BdrRow) throws -> R) throws -> R {
@@ -62,7 +117,7 @@ final class RowBuilder {
             names.append(column.name)
             switch kind {
             case .null: texts.append("NULL")
-            case .unchanged: texts.append("(unchanged)")
+            case .unchanged, .unchangedBy: texts.append("(unchanged)")
             default:
                 texts.append(
                     raw

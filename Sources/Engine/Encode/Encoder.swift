@@ -10,7 +10,7 @@ final class Encoder {
     let negotiation: Negotiation
     let identity: LocalIdentity
     private let frames: FrameWriter
-    private let rows = RowEncoder()
+    private let rows: RowEncoder
     private var started = false
 
     private var relations: [Int32: OutputRelation] = [:]
@@ -32,6 +32,7 @@ final class Encoder {
     init(negotiation: Negotiation, identity: LocalIdentity, output: UnsafeMutableRawPointer) {
         self.negotiation = negotiation
         self.identity = identity
+        self.rows = RowEncoder(nodes: identity.nodes)
         self.frames = FrameWriter(output: output, maxFrame: negotiation.maxFrame)
     }
 

@@ -15,6 +15,8 @@ struct LocalIdentity {
     /// The node whose changes are forwarded, and the number of the origin under which they are applied here; nil when this
     /// node sends its own.
     var forwarded: (node: UInt32, origin: UInt16)?
+    /// Ids of the nodes whose changes are applied here, by the number of the origin; 0 is this node itself.
+    var nodes: [UInt32: UInt32] = [:]
 }
 
 struct PeerCheck {
@@ -46,6 +48,7 @@ struct PeerCheck {
         if let node = self.options.forwardOrigin {
             identity.forwarded = (node, try self.origin(of: node))
         }
+        identity.nodes = try OriginMap.all(localID: identity.nodeID)
         return identity
     }
 

@@ -40,7 +40,7 @@ enum EncodedTuple {
         case .columns(let values, let count):
             var length = 1 + 2
             for value in values.prefix(count) {
-                length += Self.hasBytes(value) ? 1 + 4 + Int(value.length) + 1 : 1
+                length += Self.hasBytes(value) ? 1 + 4 + Int(value.length) + 1 : 1 + Self.writerLength(value)
             }
             return length
         }
@@ -65,6 +65,8 @@ enum EncodedTuple {
                     try frames.buffer.append32(value.length)
                     try frames.append(UnsafeRawBufferPointer(start: value.data, count: Int(value.length)))
                     try frames.buffer.append(0 as UInt8)
+                } else if Self.writerLength(value) > 0 {
+                    try frames.append(UnsafeRawBufferPointer(start: value.data, count: Self.writerLength(value)))
                 }
             }
         }
@@ -76,6 +78,11 @@ enum EncodedTuple {
     }
 
     @inline(__always)
+    private static func writerLength(_ value: BdrValue) -> Int {
+        value.kind == UInt8(ascii: "U") ? ColumnValue.writerLength : 0
+    }
+
+    @inline(__always)
     private static func hasBytes(_ value: BdrValue) -> Bool {
         value.kind == UInt8(ascii: "b") || value.kind == UInt8(ascii: "t")
     }
@@ -83,8 +90,14 @@ enum EncodedTuple {
 
 /// Chooses the form of the tuples of one change.
 struct RowEncoder {
+    /// Node ids by the numbers of the origins under which their changes are applied here; 0 is this node.
+    let nodes: [UInt32: UInt32]
     private let oldValues = ColumnValues()
     private let newValues = ColumnValues()
+
+    init(nodes: [UInt32: UInt32]) {
+        self.nodes = nodes
+    }
 
     /// - Parameters:
     ///   - old: the old row or its key columns, nil when WAL has none or it isn't wanted.
@@ -114,6 +127,7 @@ struct RowEncoder {
         }
         if let new {
             try Self.read(relation, handle, new.pointee, keysOnly: false, into: self.newValues)
+            self.nameWriters(count: count)
             newTuple = .columns(self.newValues.values, count: count)
             if old != nil {
                 Self.fillUnchanged(self.newValues.values, from: self.oldValues.values, count: count)
@@ -144,11 +158,29 @@ struct RowEncoder {
         }
     }
 
+    /// Puts nodes in the place of origins. Of a node that has joined since the stream began, the writer stays unknown.
+    private func nameWriters(count: Int) {
+        for column in 0..<min(count, self.newValues.values.count)
+        where self.newValues.values[column].kind == UInt8(ascii: "U") {
+            let value = self.newValues.values[column]
+            guard Int(value.length) == MemoryLayout<BdrValueVersion>.size, let data = value.data else {
+                continue
+            }
+            let version = UnsafeMutableRawPointer(mutating: data).assumingMemoryBound(to: BdrValueVersion.self)
+            if let node = self.nodes[version.pointee.origin] {
+                version.pointee.origin = node
+            } else {
+                self.newValues.values[column].kind = UInt8(ascii: "u")
+            }
+        }
+    }
+
     /// The old row has the value that the new one only says is unchanged (replica identity full, or a toasted key column).
     private static func fillUnchanged(
         _ new: UnsafeMutableBufferPointer<BdrValue>, from old: UnsafeMutableBufferPointer<BdrValue>, count: Int
     ) {
-        for column in 0..<min(count, new.count, old.count) where new[column].kind == UInt8(ascii: "u") {
+        for column in 0..<min(count, new.count, old.count)
+        where new[column].kind == UInt8(ascii: "u") || new[column].kind == UInt8(ascii: "U") {
             let kind = old[column].kind
             if kind == UInt8(ascii: "b") || kind == UInt8(ascii: "t") {
                 new[column] = old[column]

@@ -135,7 +135,7 @@ final class JoinWorker {
         try host(
             bdr_host_publish_node(
                 self.node.id, Int32(clamping: self.node.state.rawValue), self.node.state.refusesWrites,
-                self.node.state > .created))
+                self.node.state > .created, 0))
     }
 
     /// The target shows how far this node is; the join does not depend on it.

@@ -168,7 +168,7 @@ private final class RowStore {
         }
         for number in max(0, Int(done))..<max(0, Int(done), self.rows.count) {
             var found = BdrFound()
-            if try host(bdr_host_insert(relation.handle, &self.rows[number], &found)) != BDR_DONE {
+            if try host(bdr_host_insert(relation.handle, &self.rows[number], true, &found)) != BDR_DONE {
                 throw BdrError(
                     "23505", "a copied row of table \"\(relation.qualifiedName)\" is there already",
                     detail: "A unique key of the table has this value twice.")

@@ -49,6 +49,8 @@ private struct Manager {
         /// Their connection strings.
         var ways: [UInt32: String] = [:]
         var origins: Set<String>
+        /// Other members of the group, also those that join or leave.
+        var members = 0
     }
 
     mutating func run() throws {
@@ -106,6 +108,10 @@ private struct Manager {
             node: node, joining: joining, serving: try GroupSlot.isServed(),
             recovering: Set((0..<recoveries.count).compactMap { recoveries[$0, 0].flatMap { UInt32($0) } }), peers: [:],
             origins: [])
+        view.members = try SQL.query(
+            "SELECT FROM bdr.node WHERE node_id <> $1::pg_catalog.oid AND node_state <> $2::pg_catalog.oid",
+            [String(node.id), String(NodeState.parted.rawValue)]
+        ).count
         for row in 0..<rows.count {
             guard let id = rows[row, 0].flatMap({ UInt32($0) }) else {
                 continue
@@ -155,7 +161,8 @@ private struct Manager {
         let state = view.node.state
         try host(
             bdr_host_publish_node(
-                view.node.id, Int32(clamping: state.rawValue), state.refusesWrites, state > .created && state < .parted))
+                view.node.id, Int32(clamping: state.rawValue), state.refusesWrites, state > .created && state < .parted,
+                Int32(clamping: view.members)))
     }
 
     private mutating func keepWorkers(_ view: View) throws {
@@ -253,7 +260,7 @@ private struct Manager {
         if !isCopy {
             try Leftovers.remove(origins: self.origins)
         }
-        try host(bdr_host_publish_node(0, 0, false, false))
+        try host(bdr_host_publish_node(0, 0, false, false, 0))
     }
 }
 
