@@ -132,24 +132,39 @@ bdr_host_wal_end(uint64_t *lsn)
  * A commit record is written before the progress of its origin is advanced; both happen while the checkpointer is kept from
  * beginning. So as the checkpointer does, wait for those who are in between.
  */
+static void
+WaitForCommitting(void)
+{
+	VirtualTransactionId *committing;
+	int			n;
+
+	committing = GetVirtualXIDsDelayingChkpt(&n, DELAY_CHKPT_START);
+	while (n > 0 && HaveVirtualXIDsDelayingChkpt(committing, n, DELAY_CHKPT_START))
+	{
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 10, PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		bdr_process_interrupts();
+	}
+	pfree(committing);
+}
+
 int32_t
 bdr_host_wal_mark(uint64_t *lsn)
 {
 	HOST_BEGIN();
-	{
-		VirtualTransactionId *committing;
-		int			n;
+	*lsn = bdr_wal_end();
+	WaitForCommitting();
+	HOST_END();
+	return BDR_OK;
+}
 
-		*lsn = bdr_wal_end();
-		committing = GetVirtualXIDsDelayingChkpt(&n, DELAY_CHKPT_START);
-		while (n > 0 && HaveVirtualXIDsDelayingChkpt(committing, n, DELAY_CHKPT_START))
-		{
-			(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, 10, PG_WAIT_EXTENSION);
-			ResetLatch(MyLatch);
-			bdr_process_interrupts();
-		}
-		pfree(committing);
-	}
+/* A transaction is dated in the same section in which its commit record is written. */
+int32_t
+bdr_host_clock_mark(int64_t *time)
+{
+	HOST_BEGIN();
+	*time = GetCurrentTimestamp();
+	WaitForCommitting();
 	HOST_END();
 	return BDR_OK;
 }

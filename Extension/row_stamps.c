@@ -38,9 +38,11 @@
 #include "common/hashfn.h"
 #include "executor/executor.h"
 #include "executor/tuptable.h"
+#include "funcapi.h"
 #include "miscadmin.h"
 #include "parser/parse_func.h"
 #include "storage/lmgr.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/hsearch.h"
@@ -48,6 +50,7 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
+#include "utils/rls.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 #include "utils/typcache.h"
@@ -71,6 +74,8 @@ enum
 #define SEED_CHECK UINT64CONST(0xc2b2ae3d27d4eb4f)
 
 PG_FUNCTION_INFO_V1(bdr_internal_stamp_row);
+PG_FUNCTION_INFO_V1(bdr_internal_recent_rows);
+PG_FUNCTION_INFO_V1(bdr_internal_add_stamp);
 
 /* ---- keys ----------------------------------------------------------------------------------------------------- */
 
@@ -451,6 +456,12 @@ HasStamps(void)
 	return found;
 }
 
+bool
+bdr_host_stamps_possible(void)
+{
+	return bdr_stamps_possible();
+}
+
 int32_t
 bdr_host_stamps_settle(void)
 {
@@ -590,4 +601,89 @@ bdr_internal_stamp_row(PG_FUNCTION_ARGS)
 					 (old_key.hash != new_key.hash || old_key.check != new_key.check))))
 		bdr_stamp_add(columns->root, &old_key, NULL, 0);
 	return PointerGetDatum(update ? trigger->tg_newtuple : trigger->tg_trigtuple);
+}
+
+/* ---- joins ---------------------------------------------------------------------------------------------------- */
+
+/*
+ * bdr.internal_recent_rows(table regclass, since timestamptz): keys of the rows that were written after a time, as the
+ * snapshot of the query sees them, with the commit time and the number of the replication origin.
+ */
+Datum
+bdr_internal_recent_rows(PG_FUNCTION_ARGS)
+{
+	Oid			relid = PG_GETARG_OID(0);
+	TimestampTz since = PG_GETARG_TIMESTAMPTZ(1);
+	ReturnSetInfo *result = (ReturnSetInfo *) fcinfo->resultinfo;
+	Relation	relation;
+	const BdrKeyColumns *columns;
+	TableScanDesc scan;
+	TupleTableSlot *slot;
+	TransactionId last = InvalidTransactionId;
+	TimestampTz time = 0;
+	RepOriginId origin = 0;
+	bool		is_recent = false;
+	bool		was_frozen = false;
+
+	SetSingleFuncCall(fcinfo, 0);
+	if (pg_class_aclcheck(relid, GetUserId(), ACL_SELECT) != ACLCHECK_OK ||
+		check_enable_rls(relid, InvalidOid, true) == RLS_ENABLED)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied for table %s", get_rel_name(relid))));
+	relation = table_open(relid, AccessShareLock);
+	columns = bdr_key_columns(relation);
+	if (relation->rd_rel->relkind == RELKIND_RELATION && columns->n > 0)
+	{
+		slot = table_slot_create(relation, NULL);
+		scan = table_beginscan(relation, GetActiveSnapshot(), 0, NULL);
+		while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+		{
+			bool		free_tuple;
+			HeapTuple	tuple = ExecFetchSlotHeapTuple(slot, false, &free_tuple);
+			TransactionId xmin = HeapTupleHeaderGetRawXmin(tuple->t_data);
+			bool		frozen = HeapTupleHeaderXminFrozen(tuple->t_data);
+
+			if (xmin != last || frozen != was_frozen)
+			{
+				is_recent = bdr_tuple_version(tuple->t_data, &time, &origin) && time > since && time > BDR_COPY_TIME;
+				last = xmin;
+				was_frozen = frozen;
+			}
+			if (free_tuple)
+				heap_freetuple(tuple);
+			if (is_recent)
+			{
+				BdrKey		key;
+				Datum		values[4];
+				bool		nulls[4] = {0};
+
+				(void) bdr_key_of(columns, slot, &key);
+				values[0] = Int64GetDatum((int64) key.hash);
+				values[1] = Int64GetDatum((int64) key.check);
+				values[2] = TimestampTzGetDatum(time);
+				values[3] = ObjectIdGetDatum(origin);
+				tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+			}
+			CHECK_FOR_INTERRUPTS();
+		}
+		table_endscan(scan);
+		ExecDropSingleTupleTableSlot(slot);
+	}
+	table_close(relation, NoLock);
+	return (Datum) 0;
+}
+
+/* bdr.internal_add_stamp(table regclass, key_hash bigint, key_check bigint, commit_time timestamptz, node_id oid) */
+Datum
+bdr_internal_add_stamp(PG_FUNCTION_ARGS)
+{
+	BdrKey		key = {(uint64) PG_GETARG_INT64(1), (uint64) PG_GETARG_INT64(2)};
+	TimestampTz time = PG_GETARG_TIMESTAMPTZ(3);
+
+	if (!bdr_internal_session)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE), errmsg("only a join brings stamps of rows")));
+	bdr_stamp_add(PG_GETARG_OID(0), &key, &time, PG_GETARG_OID(4));
+	PG_RETURN_VOID();
 }

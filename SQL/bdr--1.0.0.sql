@@ -514,6 +514,17 @@ CREATE FUNCTION bdr.internal_stamp_row() RETURNS trigger
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'bdr_internal_stamp_row';
 COMMENT ON FUNCTION bdr.internal_stamp_row() IS 'remembers keys of rows that are deleted';
 
+CREATE FUNCTION bdr.internal_recent_rows(written_table regclass, since timestamptz,
+										 OUT key_hash bigint, OUT key_check bigint, OUT commit_time timestamptz, OUT origin oid)
+	RETURNS SETOF record
+	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'bdr_internal_recent_rows';
+COMMENT ON FUNCTION bdr.internal_recent_rows(regclass, timestamptz) IS 'keys of the rows of a table that were written after a time';
+
+CREATE FUNCTION bdr.internal_add_stamp(stamped_table regclass, key_hash bigint, key_check bigint, commit_time timestamptz,
+									   node_id oid) RETURNS void
+	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'bdr_internal_add_stamp';
+COMMENT ON FUNCTION bdr.internal_add_stamp(regclass, bigint, bigint, timestamptz, oid) IS 'adds a row to bdr.row_stamp';
+
 CREATE FUNCTION bdr.internal_row_version(nspname text, relname text, key_columns text[], key_values text[], writer xid,
 										 columns text[]) RETURNS text[]
 	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'bdr_internal_row_version';

@@ -72,6 +72,10 @@ int32_t bdr_host_wal_end(uint64_t *lsn); /* end of the local WAL, made durable: 
 /* A position of the local WAL, flushed, such that everything committed before it shows in the progress of the origins. */
 int32_t bdr_host_wal_mark(uint64_t *lsn);
 
+/* A time (µs since 2000) such that every transaction of this server which is dated at or before it has written its commit
+ * record. */
+int32_t bdr_host_clock_mark(int64_t *time);
+
 /* Replication origin of this session (apply worker). */
 int32_t bdr_host_origin_setup(const char *origin_name, uint64_t *remote_lsn);
 
@@ -417,6 +421,7 @@ int32_t bdr_host_stamp_at(BdrRel *rel, int64_t commit_time, uint32_t node);
 int32_t bdr_host_value_version(BdrRel *rel, int32_t column, BdrFound *version);
 /* If there are no stamps, they need not be looked for until one is written. */
 int32_t bdr_host_stamps_settle(void);
+bool bdr_host_stamps_possible(void);
 /* Updates / deletes the row located last by bdr_host_find or bdr_host_insert. Unchanged values keep their local value. An
  * update is not made when another row has one of its unique values: BDR_CONFLICT, with *found, and that row is the located
  * one then. */

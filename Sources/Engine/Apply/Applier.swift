@@ -197,6 +197,9 @@ final class Applier {
             }
             let report = try ProgressReport(text: text)
             try Transaction.run { try Progress.store(report, of: self.settings.peerID) }
+        case RowStamps.clockPrefix:
+            let text = String(decoding: message.content, as: UTF8.self)
+            try Transaction.run { try RowStamps.passed(text, by: self.settings.peerID) }
         case Progress.requestPrefix:
             try Transaction.run { _ = try Progress.report() }
         default:

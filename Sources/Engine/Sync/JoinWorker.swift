@@ -571,7 +571,7 @@ final class JoinWorker {
         let origin = try self.require(self.record.origin, "origin")
         try PeerCall.dropSlot.ask(self.target(), [slot])
         try self.note("waiting for the transactions that run on the join target, to create slot \"\(slot)\" there")
-        let copy = try SnapshotCopy(target: self.record.targetDSN, slot: slot)
+        let copy = try SnapshotCopy(target: self.record.targetDSN, slot: slot, joining: self.node.id)
         try self.update { $0.remoteLSN = copy.lsn }
         try Transaction.run { try NodeCatalog.createOrigin(origin) }
         self.copy = copy

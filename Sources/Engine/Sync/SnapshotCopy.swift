@@ -10,12 +10,15 @@ final class SnapshotCopy {
     private let reader: Connection
     private let snapshot: String
     private let target: String
+    /// Id of the node that copies.
+    private let joining: UInt32
     /// The slot's start.
     let lsn: String
 
     /// Creates the slot on the target and imports its snapshot into a second session.
-    init(target: String, slot: String) throws {
+    init(target: String, slot: String, joining: UInt32) throws {
         self.target = target
+        self.joining = joining
         self.holder = try Session.open(dsn: target, "the join target", replication: true)
         self.reader = try Session.open(dsn: target, "the join target")
         do {
@@ -151,9 +154,49 @@ final class SnapshotCopy {
                 workers: workers)
             try copy.run(reader: self.reader) { try report(tables, $0) }
             try self.copySequences(to: Session.open(dsn: local, "this node with its own local_dsn", writes: true))
+            try self.copyStamps(to: Session.open(dsn: local, "this node with its own local_dsn", writes: true))
             try CopyOrigins.remove()
         } catch let error as RemoteError {
             throw error.asError("the data could not be copied")
+        }
+    }
+
+    /// What the copied rows, and those that are gone, need to be told from older changes that are on their way.
+    private func copyStamps(to writer: Connection) throws {
+        let names = try self.reader.query(
+            """
+            SELECT pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname)
+              FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+             WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND n.nspname !~ '^pg_'
+               AND n.nspname NOT IN ('information_schema', 'bdr')
+               AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
+                                WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid
+                                  AND d.deptype = 'e')
+            """)
+        let stamps = try RowStamps.ofTarget(
+            self.reader, tables: (0..<names.count).compactMap { names[$0, 0] }, joining: self.joining)
+        try RowStamps.store(stamps, writer)
+        try self.waitForClock()
+    }
+
+    /// What is written here from now on must not be dated before what was copied.
+    private func waitForClock() throws {
+        let time = try self.reader.query(
+            "SELECT pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - '2000-01-01 00:00:00+00') * 1000000")
+        guard let remote = time[0, 0].flatMap({ Double($0) }).flatMap({ Int64(exactly: $0.rounded(.up)) }) else {
+            return
+        }
+        let ahead = remote &- bdr_host_now()
+        guard ahead < 60_000_000 else {
+            throw BdrError(
+                SQLSTATE.objectNotInPrerequisiteState,
+                "the clock of the join target is \(ahead / 1_000_000) s ahead of this server's",
+                hint: "Have both servers' clocks synchronised (NTP).")
+        }
+        while bdr_host_now() <= remote {
+            if try host(bdr_host_wait(nil, 100)) & Int32(BDR_WAIT_SHUTDOWN) != 0 {
+                throw BdrError("57P01", "terminating while the copy waited for the clock")
+            }
         }
     }
 

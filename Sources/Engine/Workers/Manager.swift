@@ -27,6 +27,10 @@ private struct Manager {
     /// The connection strings of peers when last looked at.
     private var ways: [UInt32: String] = [:]
     private var firstLook = true
+    /// When the peers are told of this node's clock again, and in which state they were told last.
+    private var nextClock: Int64 = 0
+    private var toldAs = NodeState.none
+    private var nextClean: Int64 = 0
 
     /// How often the progress of the peers is measured, microseconds.
     private static let sampleInterval: Int64 = 5_000_000
@@ -67,6 +71,7 @@ private struct Manager {
             if try self.isGenuine(view.node) {
                 try self.keepWorkers(view)
                 try self.measurePeers(view)
+                try self.keepStamps(view)
             }
             let happened = try host(bdr_host_wait(nil, self.pause))
             if happened & Int32(BDR_WAIT_SHUTDOWN) != 0 {
@@ -236,6 +241,25 @@ private struct Manager {
             }
         }
         self.samples = samples
+    }
+
+    /// Tells peers how far this node's clock is, and removes stamps that are no longer needed.
+    private mutating func keepStamps(_ view: View) throws {
+        guard view.node.state >= .catchup && view.node.state < .parted else {
+            return
+        }
+        let now = bdr_host_now()
+        let frequency = Int64(bdr_host_setting_int("bdr.replay_progress_frequency", 60_000)) &* 1000
+        // a node that has just become active is waited for
+        if view.members > 0 && (now >= self.nextClock || self.nextClock > now &+ frequency || view.node.state != self.toldAs) {
+            self.nextClock = now &+ frequency
+            self.toldAs = view.node.state
+            try RowStamps.tell()
+        }
+        if now >= self.nextClean || self.nextClean > now &+ frequency {
+            self.nextClean = now &+ min(frequency, 10_000_000)
+            try RowStamps.clean()
+        }
     }
 
     /// Milliseconds to the next look: sooner when a worker is to be started sooner.
