@@ -1,11 +1,9 @@
-// The conflict types, thirteen of BDR and one of ours, and which resolvers each of them allows.
+// The conflict types, and which resolvers each of them allows: the thirteen of BDR, and one more.
 
 /// What went wrong when a remote change met the local state. Raw values are the names users see and set.
 public enum ConflictType: String, CaseIterable, Sendable {
     /// INSERT of a row whose primary key, or any unique key, exists here.
     case insertExists = "insert_exists"
-    /// INSERT of a row that is known to have been deleted here later. Not one of BDR's types: there, the row comes back.
-    case insertRecentlyDeleted = "insert_recently_deleted"
     /// UPDATE whose old row differs from the local row (row version detection).
     case updateDiffering = "update_differing"
     /// UPDATE of a row that another node than the change's origin changed last.
@@ -30,6 +28,8 @@ public enum ConflictType: String, CaseIterable, Sendable {
     case targetTableMissing = "target_table_missing"
     /// A replicated DDL statement raised an error.
     case applyErrorDdl = "apply_error_ddl"
+    /// INSERT that is older than the deletion of a row with its key here. BDR has no such type: there the row comes back.
+    case insertRecentlyDeleted = "insert_recently_deleted"
 
     /// The resolver BDR documents as the default.
     ///
@@ -38,7 +38,7 @@ public enum ConflictType: String, CaseIterable, Sendable {
         switch self {
         case .insertExists, .updateDiffering, .updateOriginChange, .updatePkeyExists: .updateIfNewer
         case .updateMissing: .insertOrSkip
-        case .insertRecentlyDeleted, .updateRecentlyDeleted, .deleteRecentlyUpdated, .deleteMissing: .skip
+        case .updateRecentlyDeleted, .deleteRecentlyUpdated, .deleteMissing, .insertRecentlyDeleted: .skip
         case .multipleUniqueConflicts, .applyErrorDdl: .error
         case .targetColumnMissing: .ignoreIfNull
         case .sourceColumnMissing: .useDefaultValue
@@ -53,7 +53,9 @@ public enum ConflictType: String, CaseIterable, Sendable {
             [.error, .skip, .updateIfNewer, .update]
         case .updateMissing, .updateRecentlyDeleted:
             [.error, .skip, .insertOrSkip, .insertOrError]
-        case .insertRecentlyDeleted, .multipleUniqueConflicts, .deleteRecentlyUpdated:
+        case .multipleUniqueConflicts:
+            [.error, .skip, .updateIfNewer, .update]
+        case .deleteRecentlyUpdated, .insertRecentlyDeleted:
             [.error, .skip, .update]
         case .deleteMissing:
             [.error, .skip]

@@ -7,39 +7,60 @@ import Testing
     static let remote = RowVersion(time: 100, node: 5)
 
     /// A local row of another origin.
-    static func other(_ time: Int64, node: UInt32 = 4) -> LocalRow {
+    static func other(_ time: Int64, node: UInt32 = 4) -> LocalState {
         .present(version: RowVersion(time: time, node: node), sameOrigin: false, ownTransaction: false)
     }
 
     /// A local row of the change's origin.
-    static func same(_ time: Int64) -> LocalRow {
+    static func same(_ time: Int64) -> LocalState {
         .present(version: RowVersion(time: time, node: 5), sameOrigin: true, ownTransaction: false)
     }
 
-    static let frozen: LocalRow = .present(version: nil, sameOrigin: false, ownTransaction: false)
-    static let own: LocalRow = .present(version: nil, sameOrigin: true, ownTransaction: true)
+    /// No row, and another origin's delete.
+    static func deleted(_ time: Int64, node: UInt32 = 4) -> LocalState {
+        .missing(stamp: RowVersion(time: time, node: node), sameOrigin: false, ownTransaction: false)
+    }
+
+    /// No row, and a delete of the change's origin.
+    static func deletedBySame(_ time: Int64) -> LocalState {
+        .missing(stamp: RowVersion(time: time, node: 5), sameOrigin: true, ownTransaction: false)
+    }
+
+    static let ownDelete: LocalState = .missing(stamp: nil, sameOrigin: false, ownTransaction: true)
+    static let frozen: LocalState = .present(version: nil, sameOrigin: false, ownTransaction: false)
+    static let own: LocalState = .present(version: nil, sameOrigin: true, ownTransaction: true)
     /// As `own`, told with the version that the row will have.
-    static let ownKnown: LocalRow = .present(version: remote, sameOrigin: true, ownTransaction: true)
+    static let ownKnown: LocalState = .present(version: remote, sameOrigin: true, ownTransaction: true)
 
     @Test(arguments: [
-        (LocalRow.missing, Decision.apply),
+        (LocalState.unknown, Decision.apply),
+        (deleted(99), .apply),
+        (deleted(101), .skip(.insertRecentlyDeleted)),
+        (deleted(100, node: 4), .apply),
+        (deleted(100, node: 6), .skip(.insertRecentlyDeleted)),
+        (deletedBySame(101), .apply),
+        (ownDelete, .apply),
         (other(99), .applyConflict(.insertExists)),
         (other(101), .skip(.insertExists)),
         (other(100, node: 4), .applyConflict(.insertExists)),
         (other(100, node: 6), .skip(.insertExists)),
         (same(99), .applyConflict(.insertExists)),
         (same(100), .applyConflict(.insertExists)),
-        (same(101), .skip(.insertExists)),
+        (same(101), .applyConflict(.insertExists)),
         (frozen, .applyConflict(.insertExists)),
         (own, .applyConflict(.insertExists)),
         (ownKnown, .applyConflict(.insertExists)),
     ])
-    func insert(local: LocalRow, decision: Decision) {
+    func insert(local: LocalState, decision: Decision) {
         #expect(decideInsert(local: local, remote: Self.remote) == decision)
     }
 
     @Test(arguments: [
-        (LocalRow.missing, Decision.skip(.updateMissing)),
+        (LocalState.unknown, Decision.insertInstead(.updateMissing, orError: false)),
+        (deleted(99), .insertInstead(.updateRecentlyDeleted, orError: false)),
+        (deleted(101), .skip(.updateRecentlyDeleted)),
+        (deletedBySame(101), .insertInstead(.updateRecentlyDeleted, orError: false)),
+        (ownDelete, .insertInstead(.updateRecentlyDeleted, orError: false)),
         (other(99), .applyConflict(.updateOriginChange)),
         (other(101), .skip(.updateOriginChange)),
         (other(100, node: 4), .applyConflict(.updateOriginChange)),
@@ -51,16 +72,18 @@ import Testing
         (own, .apply),
         (ownKnown, .apply),
     ])
-    func update(local: LocalRow, decision: Decision) {
+    func update(local: LocalState, decision: Decision) {
         #expect(decideUpdate(local: local, remote: Self.remote) == decision)
     }
 
     @Test(arguments: [
-        (LocalRow.missing, Decision.skip(.deleteMissing)),
-        (other(99), .apply), (other(101), .apply), (other(100, node: 6), .apply),
+        (LocalState.unknown, Decision.skip(.deleteMissing)),
+        (deleted(99), .skip(.deleteMissing)), (deleted(101), .skip(.deleteMissing)),
+        (other(99), .apply), (other(101), .skip(.deleteRecentlyUpdated)),
+        (other(100, node: 4), .apply), (other(100, node: 6), .skip(.deleteRecentlyUpdated)),
         (same(99), .apply), (same(101), .apply), (frozen, .apply), (own, .apply),
     ])
-    func delete(local: LocalRow, decision: Decision) {
+    func delete(local: LocalState, decision: Decision) {
         #expect(decideDelete(local: local, remote: Self.remote) == decision)
     }
 
@@ -74,7 +97,7 @@ import Testing
         for (type, decide) in [
             (ConflictType.insertExists, { decideInsert(local: $0, remote: Self.remote, settings: $1) }),
             (.updateOriginChange, { decideUpdate(local: $0, remote: Self.remote, settings: $1) }),
-        ] as [(ConflictType, (LocalRow, ResolverSettings) -> Decision)] {
+        ] as [(ConflictType, (LocalState, ResolverSettings) -> Decision)] {
             for local in [Self.other(99), Self.other(101)] {
                 #expect(try decide(local, Self.with(.update, for: type)) == .applyConflict(type))
                 #expect(try decide(local, Self.with(.skip, for: type)) == .skip(type))
@@ -89,23 +112,49 @@ import Testing
     }
 
     @Test(arguments: [
-        (Resolver.skip, true, Decision.skip(.updateMissing)),
-        (.skip, false, .skip(.updateMissing)),
-        (.error, true, .error(.updateMissing)),
-        (.insertOrSkip, true, .insertInstead(.updateMissing)),
-        (.insertOrSkip, false, .skip(.updateMissing)),
-        (.insertOrError, true, .insertInstead(.updateMissing)),
-        (.insertOrError, false, .error(.updateMissing)),
+        (Resolver.skip, Decision.skip(.updateMissing)),
+        (.error, .error(.updateMissing)),
+        (.insertOrSkip, .insertInstead(.updateMissing, orError: false)),
+        (.insertOrError, .insertInstead(.updateMissing, orError: true)),
     ])
-    func updateMissing(resolver: Resolver, complete: Bool, decision: Decision) throws {
+    func updateMissing(resolver: Resolver, decision: Decision) throws {
         let settings = try Self.with(resolver, for: .updateMissing)
-        let found = decideUpdate(local: .missing, remote: Self.remote, newRowComplete: complete, settings: settings)
-        #expect(found == decision)
+        #expect(decideUpdate(local: .unknown, remote: Self.remote, settings: settings) == decision)
+    }
+
+    @Test(arguments: [
+        (unknown, Decision.apply), (deleted(99), .apply), (deleted(101), .skip(.updateRecentlyDeleted)),
+        (other(99), .applyConflict(.updatePkeyExists)), (other(101), .skip(.updatePkeyExists)),
+        (own, .applyConflict(.updatePkeyExists)),
+    ])
+    func newKey(local: LocalState, decision: Decision) {
+        #expect(decideNewKey(local: local, remote: Self.remote) == decision)
+    }
+
+    static let unknown = LocalState.unknown
+
+    /// Of values that an UPDATE leaves out: who wrote it there, who here, who the row here; whether it is the same.
+    @Test(arguments: [
+        (RowVersion(time: 7, node: 3), RowVersion(time: 7, node: 3), RowVersion(time: 90, node: 4), true),
+        (RowVersion(time: 7, node: 3), RowVersion(time: 7, node: 4), RowVersion(time: 90, node: 4), false),
+        (RowVersion(time: 7, node: 3), nil, RowVersion(time: 90, node: 5), true),
+        (RowVersion(time: 90, node: 5), nil, RowVersion(time: 90, node: 5), true),
+        (RowVersion(time: 91, node: 3), nil, RowVersion(time: 90, node: 5), false),
+        (nil, nil, RowVersion(time: 90, node: 5), false),
+        (nil, RowVersion(time: 7, node: 3), nil, false),
+        (RowVersion(time: 7, node: 3), nil, nil, false),
+    ] as [(RowVersion?, RowVersion?, RowVersion?, Bool)])
+    func unchangedValue(there: RowVersion?, here: RowVersion?, row: RowVersion?, isSame: Bool) {
+        func keeps(_ ownTransaction: Bool) -> Bool {
+            keepsUnchanged(there: there, here: here, row: row, remote: Self.remote, ownTransaction: ownTransaction)
+        }
+        #expect(keeps(false) == isSame)
+        #expect(keeps(true))
     }
 
     @Test func deleteMissingAsError() throws {
         let settings = try Self.with(.error, for: .deleteMissing)
-        #expect(decideDelete(local: .missing, remote: Self.remote, settings: settings) == .error(.deleteMissing))
+        #expect(decideDelete(local: .unknown, remote: Self.remote, settings: settings) == .error(.deleteMissing))
     }
 
     @Test func otherTypesOfConflictUseTheSameCore() throws {
@@ -121,7 +170,7 @@ import Testing
                 == .error(.multipleUniqueConflicts))
         // Needs to know columns or tables: never guessed.
         for type in [ConflictType.targetColumnMissing, .sourceColumnMissing, .targetTableMissing, .applyErrorDdl] {
-            #expect(resolve(type, local: .missing, remote: Self.remote, settings: settings) == .error(type))
+            #expect(resolve(type, local: .unknown, remote: Self.remote, settings: settings) == .error(type))
         }
     }
 
@@ -129,7 +178,7 @@ import Testing
         #expect(Decision.apply.conflictType == nil)
         #expect(Decision.apply.resolution == nil)
         #expect(Decision.applyConflict(.insertExists).resolution == .applyRemote)
-        #expect(Decision.insertInstead(.updateMissing).resolution == .applyRemote)
+        #expect(Decision.insertInstead(.updateMissing, orError: false).resolution == .applyRemote)
         #expect(Decision.skip(.updateMissing).resolution == .skip)
         #expect(Decision.error(.deleteMissing).resolution == nil)
         #expect(Decision.error(.deleteMissing).conflictType == .deleteMissing)

@@ -81,6 +81,8 @@ struct ModelRow: Equatable {
 
 struct ModelState {
     var rows: [ModelRow?]
+    /// The last delete of the key, per node.
+    var stamps: [RowVersion?] = [nil, nil]
     /// Transactions each node has committed itself.
     var committed = [0, 0]
     /// Transactions of each node that the other one has applied.
@@ -120,6 +122,9 @@ struct ModelState {
                 return false
             }
             let value = Self.value(node: node, transaction: index, verb: position)
+            if verb == .delete {
+                self.stamps[node] = version
+            }
             self.rows[node] = verb == .delete ? nil : ModelRow(value: value, version: version)
         }
         self.committed[node] += 1
@@ -135,15 +140,20 @@ struct ModelState {
         let remote = RowVersion(time: transaction.time, node: UInt32(origin + 1))
         var ownTransaction = false
         for (position, verb) in transaction.verbs.enumerated() {
-            let local: LocalRow =
+            let local: LocalState =
                 if let row = self.rows[target] {
                     // As in the server: what the own transaction wrote has no commit time yet.
                     .present(
                         version: ownTransaction ? nil : row.version,
                         sameOrigin: ownTransaction || row.version?.node == remote.node, ownTransaction: ownTransaction)
                 } else {
-                    .missing
+                    .missing(
+                        stamp: ownTransaction ? nil : self.stamps[target],
+                        sameOrigin: self.stamps[target]?.node == remote.node, ownTransaction: ownTransaction)
                 }
+            if verb == .delete {
+                self.stamps[target] = max(self.stamps[target] ?? remote, remote)
+            }
             let decision =
                 switch verb {
                 case .insert: decideInsert(local: local, remote: remote, settings: settings)
