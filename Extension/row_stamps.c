@@ -397,21 +397,19 @@ bdr_stamps_find(Oid root, const BdrKey *key, BdrStamps *stamps)
 			{
 				RepOriginId origin = InvalidRepOriginId;
 				TimestampTz time = 0;
+				bool		dated = false;
 
 				tuple = ExecFetchSlotHeapTuple(slot, false, &free_tuple);
 				if (TransactionIdIsCurrentTransactionId(HeapTupleHeaderGetRawXmin(tuple->t_data)))
 					stamps->own_transaction = 1;
-				else if (bdr_tuple_version(tuple->t_data, &time, &origin))
-				{
-					stamp.commit_time = time;
-					stamp.origin = origin;
-				}
 				else
-					stamp.commit_time = PG_INT64_MIN;
+					dated = bdr_tuple_version(tuple->t_data, &time, &origin);
 				if (free_tuple)
 					heap_freetuple(tuple);
-				if (stamp.commit_time == PG_INT64_MIN || stamps->own_transaction)
+				if (!dated)
 					continue;
+				stamp.commit_time = time;
+				stamp.origin = origin;
 			}
 			if (stamps->n > 0 && stamp.commit_time < stamps->stamps[0].commit_time)
 				continue;

@@ -2,8 +2,9 @@
  * row_version.c: one version of a row, as a certain transaction wrote it.
  *
  * A peer that gets an UPDATE without the values that it left unchanged, and has other ones itself, asks for them here. It
- * names the transaction: what is wanted is what that one wrote, be it visible yet or overwritten since. When the version
- * is gone, a later operation has overwritten or deleted the row, and the peer gets that one, too.
+ * names the transaction by its commit time, which its subtransactions share: what is wanted is what that one wrote, be it
+ * visible yet or overwritten since. When the version is gone, a later operation has overwritten or deleted the row, and the
+ * peer gets that one, too.
  */
 #include "bdr.h"
 #include "compat.h"
@@ -15,6 +16,7 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/transam.h"
+#include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_am.h"
 #include "catalog/pg_inherits.h"
@@ -27,6 +29,7 @@
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
+#include "utils/resowner.h"
 #include "utils/rls.h"
 #include "utils/snapmgr.h"
 
@@ -40,7 +43,8 @@ typedef struct Wanted
 	Datum	   *names;
 	Datum	   *values;
 	bool	   *nulls;
-	TransactionId xid;
+	TimestampTz time;
+	bool		own;
 	int			ncolumns;
 	Datum	   *columns;
 } Wanted;
@@ -100,6 +104,44 @@ Texts(const Wanted *wanted, TupleTableSlot *slot)
 	return PointerGetDatum(construct_md_array(texts, nulls, 1, dims, bounds, TEXTOID, -1, false, TYPALIGN_INT));
 }
 
+/*
+ * The same, of a version that may be dead: what it has in the TOAST table can be gone before it. Then false.
+ */
+static bool
+TextsIfThere(const Wanted *wanted, TupleTableSlot *slot, Datum *result)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	volatile bool found = true;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		*result = Texts(wanted, slot);
+		ReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(context);
+		CurrentResourceOwner = owner;
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(context);
+		CurrentResourceOwner = owner;
+		if (error->sqlerrcode != ERRCODE_DATA_CORRUPTED)
+			ReThrowError(error);
+		FreeErrorData(error);
+		found = false;
+	}
+	PG_END_TRY();
+	return found;
+}
+
 /* Looks in one table; false when the version is not there. */
 static bool
 LookIn(Relation relation, const Wanted *wanted, Datum *result)
@@ -146,13 +188,13 @@ LookIn(Relation relation, const Wanted *wanted, Datum *result)
 		bool		free_tuple;
 		HeapTuple	tuple = ExecFetchSlotHeapTuple(slot, false, &free_tuple);
 
-		if (TransactionIdEquals(HeapTupleHeaderGetRawXmin(tuple->t_data), wanted->xid) &&
-			!HeapTupleHeaderXminInvalid(tuple->t_data))
-		{
-			/* the last one of several */
-			*result = Texts(wanted, slot);
-			found = true;
-		}
+		TimestampTz time;
+		RepOriginId origin;
+
+		/* the last one of several; of what came here by other replication, if there is nothing else */
+		if (!HeapTupleHeaderXminInvalid(tuple->t_data) && bdr_tuple_version(tuple->t_data, &time, &origin) &&
+			time == wanted->time && (!wanted->own || origin == InvalidRepOriginId || !found))
+			found = TextsIfThere(wanted, slot, result);
 		if (free_tuple)
 			heap_freetuple(tuple);
 		CHECK_FOR_INTERRUPTS();
@@ -164,9 +206,9 @@ LookIn(Relation relation, const Wanted *wanted, Datum *result)
 }
 
 /*
- * bdr.internal_row_version(nspname text, relname text, key_columns text[], key_values text[], writer xid, columns text[])
- * RETURNS text[]: values of the columns in the version of the row that a transaction of this server wrote; NULL when that is
- * gone.
+ * bdr.internal_row_version(nspname text, relname text, key_columns text[], key_values text[], commit_time timestamptz,
+ * own boolean, columns text[]) RETURNS text[]: values of the columns in the version of the row that was committed at that time,
+ * by this node itself if own; NULL when that is gone.
  */
 Datum
 bdr_internal_row_version(PG_FUNCTION_ARGS)
@@ -194,8 +236,9 @@ bdr_internal_row_version(PG_FUNCTION_ARGS)
 					  &wanted.nkeys);
 	deconstruct_array(PG_GETARG_ARRAYTYPE_P(3), TEXTOID, -1, false, TYPALIGN_INT, &wanted.values, &wanted.nulls,
 					  &nvalues);
-	wanted.xid = DatumGetTransactionId(PG_GETARG_DATUM(4));
-	deconstruct_array(PG_GETARG_ARRAYTYPE_P(5), TEXTOID, -1, false, TYPALIGN_INT, &wanted.columns, &column_nulls,
+	wanted.time = PG_GETARG_TIMESTAMPTZ(4);
+	wanted.own = PG_GETARG_BOOL(5);
+	deconstruct_array(PG_GETARG_ARRAYTYPE_P(6), TEXTOID, -1, false, TYPALIGN_INT, &wanted.columns, &column_nulls,
 					  &wanted.ncolumns);
 	if (nvalues != wanted.nkeys)
 		ereport(ERROR,

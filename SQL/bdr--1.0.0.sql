@@ -525,11 +525,11 @@ CREATE FUNCTION bdr.internal_add_stamp(stamped_table regclass, key_hash bigint, 
 	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'bdr_internal_add_stamp';
 COMMENT ON FUNCTION bdr.internal_add_stamp(regclass, bigint, bigint, timestamptz, oid) IS 'adds a row to bdr.row_stamp';
 
-CREATE FUNCTION bdr.internal_row_version(nspname text, relname text, key_columns text[], key_values text[], writer xid,
-										 columns text[]) RETURNS text[]
+CREATE FUNCTION bdr.internal_row_version(nspname text, relname text, key_columns text[], key_values text[],
+										 commit_time timestamptz, own boolean, columns text[]) RETURNS text[]
 	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'bdr_internal_row_version';
-COMMENT ON FUNCTION bdr.internal_row_version(text, text, text[], text[], xid, text[]) IS
-	'values of a row as a transaction wrote it, be it visible or not';
+COMMENT ON FUNCTION bdr.internal_row_version(text, text, text[], text[], timestamptz, boolean, text[]) IS
+	'values of a row as it was committed at a time, be it visible or not';
 
 CREATE FUNCTION bdr.internal_copied_rows() RETURNS bigint
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'bdr_internal_copied_rows';

@@ -508,7 +508,7 @@ final class Applier {
             }
             switch decision {
             case .apply, .applyConflict:
-                guard let texts = try self.unchangedValues(message, key, relation, transaction, found) else {
+                guard let texts = try self.unchangedValues(message, relation, transaction, found) else {
                     return
                 }
                 if !texts.isEmpty {
@@ -535,7 +535,7 @@ final class Applier {
                 }
                 bdr_host_progress_count(Int32(BDR_COUNT_UPDATE), 1)
             case .insertInstead(let type, let orError):
-                guard let texts = try self.unchangedValues(message, key, relation, transaction, found) else {
+                guard let texts = try self.unchangedValues(message, relation, transaction, found) else {
                     if orError {
                         throw Self.resolverError(type)
                     }
@@ -561,35 +561,34 @@ final class Applier {
         _ message: UpdateMessage, _ old: TupleView, _ relation: AppliedRelation, _ transaction: BeginMessage
     ) throws {
         let remote = self.version(transaction)
-        while true {
-            let found = try self.find(old, relation)
-            let state = try self.state(relation, found, remote)
-            guard let texts = try self.unchangedValues(message, old, relation, transaction, found) else {
-                // what comes later decides about the new key; the old one is gone in any case
-                try self.deleteRow(old, relation, transaction)
-                return
-            }
-            let decision = decideUpdate(local: state, remote: remote, settings: self.resolvers)
-            if decision.conflictType != nil {
-                bdr_host_progress_count(Int32(found.found == 0 ? BDR_COUNT_MISSING : BDR_COUNT_CONFLICT), 1)
-            }
-            if case .error(let type) = decision {
-                throw Self.resolverError(type)
-            }
-            if decision == .apply || decision == .applyConflict(.updateOriginChange),
-                try self.rename(message, old, relation, remote, texts)
-            {
-                bdr_host_progress_count(Int32(BDR_COUNT_UPDATE), 1)
-                return
-            }
-            try self.deleteRow(old, relation, transaction)
-            let written = try self.withNew(message.new, texts, relation) { row in
-                try self.write(&row, relation, remote, isNewKey: true)
-            }
-            if written {
-                bdr_host_progress_count(Int32(BDR_COUNT_UPDATE), 1)
-            }
+        let found = try self.find(old, relation)
+        let state = try self.state(relation, found, remote)
+        let decision = decideUpdate(local: state, remote: remote, settings: self.resolvers)
+        if decision.conflictType != nil {
+            bdr_host_progress_count(Int32(found.found == 0 ? BDR_COUNT_MISSING : BDR_COUNT_CONFLICT), 1)
+        }
+        if case .error(let type) = decision {
+            throw Self.resolverError(type)
+        }
+        if decision == .apply || decision == .applyConflict(.updateOriginChange),
+            let texts = try self.unchangedValues(message, relation, transaction, found),
+            try self.rename(message, old, relation, remote, texts)
+        {
+            bdr_host_progress_count(Int32(BDR_COUNT_UPDATE), 1)
             return
+        }
+        // the old row can't lend its values
+        let texts = try self.unchangedValues(message, relation, transaction, BdrFound())
+        try self.deleteRow(old, relation, transaction)
+        guard let texts else {
+            // what comes later decides about the new key
+            return
+        }
+        let written = try self.withNew(message.new, texts, relation) { row in
+            try self.write(&row, relation, remote, isNewKey: true)
+        }
+        if written {
+            bdr_host_progress_count(Int32(BDR_COUNT_UPDATE), 1)
         }
     }
 
@@ -641,8 +640,7 @@ final class Applier {
     /// Values that the change says to be unchanged, and that the located row doesn't have for certain.
     /// - Returns: the texts to put in; nil when the change has been superseded at its origin.
     private func unchangedValues(
-        _ message: UpdateMessage, _ key: TupleView, _ relation: AppliedRelation, _ transaction: BeginMessage,
-        _ found: BdrFound
+        _ message: UpdateMessage, _ relation: AppliedRelation, _ transaction: BeginMessage, _ found: BdrFound
     ) throws -> [Int: String?]? {
         let unchanged = try self.builder.unchanged(message.new)
         if unchanged.isEmpty {
@@ -678,7 +676,7 @@ final class Applier {
         }
         let texts = Rows(adopting: keyTexts)
         let pairs = (0..<texts.count).map { (texts[$0, 0] ?? "", texts[$0, 1]) }
-        guard let values = try self.fetch.values(of: relation, key: pairs, xid: transaction.xid, columns: names) else {
+        guard let values = try self.fetch.values(of: relation, key: pairs, commitTime: transaction.commitTime, columns: names) else {
             return nil
         }
         return Dictionary(uniqueKeysWithValues: zip(wanted, values))

@@ -17,11 +17,11 @@ final class RowFetch {
 
     /// - Parameters:
     ///   - key: names and values, as text.
-    ///   - xid: of the transaction, on the node that the stream comes from.
+    ///   - commitTime: of the transaction, microseconds since 2000-01-01 UTC.
     ///   - columns: names of the columns wanted.
     /// - Returns: their values as texts, nil where they are NULL; nil when the version is gone.
     func values(
-        of relation: AppliedRelation, key: [(String, String?)], xid: UInt32, columns: [String]
+        of relation: AppliedRelation, key: [(String, String?)], commitTime: Int64, columns: [String]
     ) throws -> [String?]? {
         do {
             let connection = try self.connect()
@@ -31,12 +31,14 @@ final class RowFetch {
                 """
                 SELECT v.row IS NOT NULL, u.value
                   FROM (SELECT bdr.internal_row_version($1, $2, $3::pg_catalog.text[], $4::pg_catalog.text[],
-                                                        $5::pg_catalog.xid, $6::pg_catalog.text[]) AS row) v
+                                                        \(RowStamps.timestamp(commitTime)), $5::pg_catalog.bool,
+                                                        $6::pg_catalog.text[]) AS row) v
                   LEFT JOIN LATERAL pg_catalog.unnest(v.row) WITH ORDINALITY u (value, place) ON true
                  ORDER BY u.place
                 """,
                 [
-                    relation.description.namespace, relation.description.name, names, values, String(xid),
+                    relation.description.namespace, relation.description.name, names, values,
+                    self.settings.isForwarded ? "f" : "t",
                     try Self.array(columns),
                 ])
             guard rows[0, 0] == "t" else {

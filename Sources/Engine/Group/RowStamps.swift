@@ -34,7 +34,8 @@ enum RowStamps {
             """, [String(peer)])
     }
 
-    private static func timestamp(_ time: Int64) -> String {
+    /// Expression for a time in microseconds since 2000-01-01 UTC.
+    static func timestamp(_ time: Int64) -> String {
         "'2000-01-01 00:00:00+00'::pg_catalog.timestamptz + \(time) * '1 microsecond'::pg_catalog.interval"
     }
 
