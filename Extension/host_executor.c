@@ -1642,45 +1642,6 @@ bdr_host_stamp_at(BdrRel *rel, int64_t commit_time, uint32_t node)
 }
 
 int32_t
-bdr_host_key_texts(BdrRel *rel, const BdrRow *row, BdrSqlResult **result)
-{
-	*result = NULL;
-	HOST_BEGIN();
-	{
-		Target	   *target = UseTarget(rel);
-		TupleDesc	desc = RelationGetDescr(target->relation);
-		const BdrKeyColumns *columns;
-		MemoryContext old = MemoryContextSwitchTo(target->row_context);
-		bool	   *provided = palloc0(sizeof(bool) * Max(desc->natts, 1));
-		Datum	   *values = palloc0(sizeof(Datum) * Max(desc->natts, 1));
-		bool	   *nulls = palloc0(sizeof(bool) * Max(desc->natts, 1));
-		SavedUser	saved;
-
-		BecomeOwner(rel->owner, &saved);
-		StoreValues(target, row, values, nulls, provided);
-		columns = bdr_key_columns(target->relation);
-		*result = bdr_make_result(columns->n, 2);
-		for (int i = 0; i < columns->n; i++)
-		{
-			int			a = columns->columns[i].attnum - 1;
-			Oid			function;
-			bool		varlena;
-
-			bdr_result_set(*result, i, 0, NameStr(columns->columns[i].name));
-			if (provided[a] && !nulls[a])
-			{
-				getTypeOutputInfo(columns->columns[i].type, &function, &varlena);
-				bdr_result_set(*result, i, 1, OidOutputFunctionCall(function, values[a]));
-			}
-		}
-		MemoryContextSwitchTo(old);
-		BecomeOurselves(&saved);
-	}
-	HOST_END();
-	return BDR_OK;
-}
-
-int32_t
 bdr_host_same_key(BdrRel *rel, const BdrRow *a, const BdrRow *b)
 {
 	volatile int32_t same = 1;

@@ -12,6 +12,7 @@
 #include "bdr.h"
 #include "row_stamps.h"
 
+#include "access/detoast.h"
 #include "access/htup_details.h"
 #include "access/tupdesc.h"
 #include "catalog/pg_type.h"
@@ -246,6 +247,31 @@ WriteTextDirectly(Oid type, Datum datum, BdrValue *value)
 	}
 }
 
+/* Of a value that was not changed: who wrote it, and where it is. */
+static void
+DescribeUnchanged(Datum datum, BdrValue *value)
+{
+	struct varatt_external pointer;
+	BdrValueVersion *version = palloc0(sizeof(BdrValueVersion));
+	TimestampTz time;
+	RepOriginId origin;
+
+	VARATT_EXTERNAL_GET_POINTER(pointer, DatumGetPointer(datum));
+	version->commit_time = BDR_TIME_UNKNOWN;
+	if (bdr_toast_version(datum, &time, &origin))
+	{
+		version->commit_time = time;
+		version->origin = origin;
+	}
+	version->raw_size = pointer.va_rawsize;
+	version->external_info = pointer.va_extinfo;
+	version->value_id = pointer.va_valueid;
+	version->toast_table = pointer.va_toastrelid;
+	value->kind = BDR_VALUE_UNCHANGED_BY;
+	value->data = (const uint8_t *) version;
+	value->length = sizeof(BdrValueVersion);
+}
+
 int32_t
 bdr_host_tuple_values(const void *relation_handle, const void *tuple_handle, const uint8_t *binary, bool keys_only,
 					  int32_t ncolumns, BdrValue *values)
@@ -279,20 +305,9 @@ bdr_host_tuple_values(const void *relation_handle, const void *tuple_handle, con
 			/* core has put in the values that the WAL carried: what is still a pointer into the TOAST table was not changed */
 			if (attribute->attlen == -1 && VARATT_IS_EXTERNAL_ONDISK(DatumGetPointer(datum)))
 			{
-				TimestampTz time;
-				RepOriginId origin;
-
 				value->kind = BDR_VALUE_UNCHANGED;
-				if (!keys_only && bdr_toast_version(datum, &time, &origin))
-				{
-					BdrValueVersion *version = palloc0(sizeof(BdrValueVersion));
-
-					version->commit_time = time;
-					version->origin = origin;
-					value->kind = BDR_VALUE_UNCHANGED_BY;
-					value->data = (const uint8_t *) version;
-					value->length = sizeof(BdrValueVersion);
-				}
+				if (!keys_only)
+					DescribeUnchanged(datum, value);
 				continue;
 			}
 			if (binary[i])

@@ -525,11 +525,11 @@ CREATE FUNCTION bdr.internal_add_stamp(stamped_table regclass, key_hash bigint, 
 	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'bdr_internal_add_stamp';
 COMMENT ON FUNCTION bdr.internal_add_stamp(regclass, bigint, bigint, timestamptz, oid) IS 'adds a row to bdr.row_stamp';
 
-CREATE FUNCTION bdr.internal_row_version(nspname text, relname text, key_columns text[], key_values text[],
-										 commit_time timestamptz, own boolean, columns text[]) RETURNS text[]
-	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'bdr_internal_row_version';
-COMMENT ON FUNCTION bdr.internal_row_version(text, text, text[], text[], timestamptz, boolean, text[]) IS
-	'values of a row as it was committed at a time, be it visible or not';
+CREATE FUNCTION bdr.internal_stored_value(nspname text, relname text, column_name text, raw_size int, external_info bigint,
+										  value_id oid, toast_table oid) RETURNS text
+	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'bdr_internal_stored_value';
+COMMENT ON FUNCTION bdr.internal_stored_value(text, text, text, int, bigint, oid, oid) IS
+	'a value that is stored out of line, for a peer that got only the pointer to it';
 
 CREATE FUNCTION bdr.internal_copied_rows() RETURNS bigint
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'bdr_internal_copied_rows';

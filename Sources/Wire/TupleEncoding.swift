@@ -56,8 +56,8 @@ extension FrameBuffer {
         case .null, .unchanged:
             try self.append(kind.rawValue)
         case .unchangedBy:
-            guard bytes.count == ColumnValue.writerLength else {
-                throw WireError.malformed("who wrote a value takes 12 bytes", at: self.count)
+            guard bytes.count == UnchangedValue.length else {
+                throw WireError.malformed("an unchanged value takes 28 bytes", at: self.count)
             }
             try self.append(kind.rawValue)
             try self.append(bytes: bytes)

@@ -6,7 +6,7 @@ public enum ColumnKind: UInt8, Sendable {
     case null = 0x6E
     /// "u": a TOASTed value that the update didn't change, so that WAL doesn't hold it.
     case unchanged = 0x75
-    /// "U": the same, and it is known who wrote it: see `ColumnValue.writer`.
+    /// "U": the same, and it says where to find it: see `UnchangedValue`.
     case unchangedBy = 0x55
     /// "b": as the type's send function wrote it.
     case binary = 0x62
@@ -18,7 +18,7 @@ public enum ColumnKind: UInt8, Sendable {
 @frozen
 public struct ColumnValue {
     public var kind: ColumnKind
-    /// The value, part of the message; empty for `null` and `unchanged`; who wrote it for `unchangedBy`. For `binary` and `text` a zero byte follows that
+    /// The value, part of the message; empty for `null` and `unchanged`; an `UnchangedValue` for `unchangedBy`. For `binary` and `text` a zero byte follows that
     /// is not counted, so that the address can be given to C as a string.
     public var bytes: UnsafeRawBufferPointer
 
@@ -27,20 +27,40 @@ public struct ColumnValue {
         self.kind = kind
         self.bytes = bytes
     }
+}
 
-    /// Bytes of an `unchangedBy`.
+/// What travels of a value that an UPDATE didn't change, and that is stored out of line.
+public struct UnchangedValue: Equatable, Sendable {
+    /// Commit time of the operation that wrote it, in microseconds since 2000-01-01 UTC; nil when that is not known.
+    public var time: Int64?
+    /// Id of the node that wrote it.
+    public var node: UInt32
+    /// Where it is stored on the sender: the parts of the server's pointer.
+    public var rawSize: Int32
+    public var externalInfo: UInt32
+    public var valueID: UInt32
+    public var toastTable: UInt32
+
+    /// Bytes on the wire.
     @inlinable
-    public static var writerLength: Int { 12 }
+    public static var length: Int { 28 }
 
-    /// Who wrote an unchanged value last, and when (microseconds since 2000-01-01 UTC); nil when that did not come.
-    public var writer: (time: Int64, node: UInt32)? {
-        guard self.kind == .unchangedBy, self.bytes.count == Self.writerLength else {
+    /// - Parameter value: of kind `unchangedBy`.
+    /// - Returns: nil for a value of another kind.
+    public init?(_ value: ColumnValue) {
+        guard value.kind == .unchangedBy, value.bytes.count == Self.length else {
             return nil
         }
-        return (
-            Int64(littleEndian: self.bytes.loadUnaligned(as: Int64.self)),
-            UInt32(littleEndian: self.bytes.loadUnaligned(fromByteOffset: 8, as: UInt32.self))
-        )
+        func word(_ offset: Int) -> UInt32 {
+            UInt32(littleEndian: value.bytes.loadUnaligned(fromByteOffset: offset, as: UInt32.self))
+        }
+        let time = Int64(littleEndian: value.bytes.loadUnaligned(as: Int64.self))
+        self.time = time == .min ? nil : time
+        self.node = word(8)
+        self.rawSize = Int32(bitPattern: word(12))
+        self.externalInfo = word(16)
+        self.valueID = word(20)
+        self.toastTable = word(24)
     }
 }
 
@@ -128,7 +148,7 @@ extension ByteReader {
         case .null, .unchanged:
             return ColumnValue(kind: kind, bytes: UnsafeRawBufferPointer(start: nil, count: 0))
         case .unchangedBy:
-            return ColumnValue(kind: kind, bytes: try self.readBytes(ColumnValue.writerLength))
+            return ColumnValue(kind: kind, bytes: try self.readBytes(UnchangedValue.length))
         case .binary, .text:
             let length = Int(try self.readUInt32())
             let bytes = try self.readBytes(length)

@@ -265,11 +265,17 @@ typedef struct BdrRelationDesc
 enum { BDR_VALUE_NULL = 'n', BDR_VALUE_UNCHANGED = 'u', BDR_VALUE_UNCHANGED_BY = 'U', BDR_VALUE_BINARY = 'b',
 	   BDR_VALUE_TEXT = 't' };
 
-/* The data of an unchanged value of which it is known who wrote it. */
+#define BDR_TIME_UNKNOWN INT64_MIN
+
+/* The data of an unchanged value: who wrote it, and where it is stored. It travels so, in this order, little-endian. */
 typedef struct BdrValueVersion
 {
-	int64_t commit_time;	/* µs since 2000 */
+	int64_t commit_time;	/* µs since 2000; BDR_TIME_UNKNOWN */
 	uint32_t origin;		/* local replication origin number; the encoder puts the node's id in its place */
+	int32_t raw_size;		/* the pointer, as the server has it */
+	uint32_t external_info;
+	uint32_t value_id;
+	uint32_t toast_table;
 	uint32_t unused;
 } BdrValueVersion;
 
@@ -410,8 +416,6 @@ int32_t bdr_host_stamps(BdrRel *rel, BdrStamps *stamps);
 int32_t bdr_host_stamp(BdrRel *rel);
 /* Whether two rows have the same key: 1, or 0. Values that travelled as unchanged count as equal. */
 int32_t bdr_host_same_key(BdrRel *rel, const BdrRow *a, const BdrRow *b);
-/* Texts of the key columns of a row: two columns, name and value (NULL: the peer didn't send it). */
-int32_t bdr_host_key_texts(BdrRel *rel, const BdrRow *row, BdrSqlResult **result);
 /* Leaves a stamp of this transaction for the key of the row looked for last, whatever is located. */
 int32_t bdr_host_stamp_missing(BdrRel *rel);
 /* Leaves a stamp with a time of its own for the located row's key, or for that of the row looked for last. */

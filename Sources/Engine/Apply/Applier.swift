@@ -15,7 +15,7 @@ final class Applier {
     private var relations: [UInt32: AppliedRelation] = [:]
     private let builder = RowBuilder()
     private let otherBuilder = RowBuilder()
-    private let fetch: RowFetch
+    private let fetch: ValueFetch
     /// Deletes of this origin leave stamps: there are other nodes whose operations may be older and still come.
     private var keepsStamps = true
 
@@ -43,7 +43,7 @@ final class Applier {
     init(settings: ApplySettings, progress: UInt64) {
         self.settings = settings
         self.origins = OriginMap(localID: settings.localID)
-        self.fetch = RowFetch(settings: settings)
+        self.fetch = ValueFetch(settings: settings)
         self.progress = progress
         self.batch.reserveCapacity(Self.batchLimit)
     }
@@ -508,7 +508,7 @@ final class Applier {
             }
             switch decision {
             case .apply, .applyConflict:
-                guard let texts = try self.unchangedValues(message, relation, transaction, found) else {
+                guard let texts = try self.unchangedValues(message, relation, remote, found) else {
                     return
                 }
                 if !texts.isEmpty {
@@ -535,7 +535,7 @@ final class Applier {
                 }
                 bdr_host_progress_count(Int32(BDR_COUNT_UPDATE), 1)
             case .insertInstead(let type, let orError):
-                guard let texts = try self.unchangedValues(message, relation, transaction, found) else {
+                guard let texts = try self.unchangedValues(message, relation, remote, found) else {
                     if orError {
                         throw Self.resolverError(type)
                     }
@@ -571,14 +571,14 @@ final class Applier {
             throw Self.resolverError(type)
         }
         if decision == .apply || decision == .applyConflict(.updateOriginChange),
-            let texts = try self.unchangedValues(message, relation, transaction, found),
+            let texts = try self.unchangedValues(message, relation, remote, found),
             try self.rename(message, old, relation, remote, texts)
         {
             bdr_host_progress_count(Int32(BDR_COUNT_UPDATE), 1)
             return
         }
         // the old row can't lend its values
-        let texts = try self.unchangedValues(message, relation, transaction, BdrFound())
+        let texts = try self.unchangedValues(message, relation, remote, BdrFound())
         try self.deleteRow(old, relation, transaction)
         guard let texts else {
             // what comes later decides about the new key
@@ -640,46 +640,37 @@ final class Applier {
     /// Values that the change says to be unchanged, and that the located row doesn't have for certain.
     /// - Returns: the texts to put in; nil when the change has been superseded at its origin.
     private func unchangedValues(
-        _ message: UpdateMessage, _ relation: AppliedRelation, _ transaction: BeginMessage, _ found: BdrFound
+        _ message: UpdateMessage, _ relation: AppliedRelation, _ remote: RowVersion, _ found: BdrFound
     ) throws -> [Int: String?]? {
         let unchanged = try self.builder.unchanged(message.new)
         if unchanged.isEmpty {
             return [:]
         }
-        let remote = self.version(transaction)
         let row = try self.rowVersion(found)
-        var wanted: [Int] = []
-        for value in unchanged {
-            var here: RowVersion?
-            if found.found != 0 && found.own_transaction == 0 {
-                var version = BdrFound()
-                try host(bdr_host_value_version(relation.handle, Int32(clamping: value.column), &version))
-                here = try self.rowVersion(version)
-            }
-            if found.found == 0
-                || !keepsUnchanged(
-                    there: value.writer, here: here, row: row, remote: remote,
-                    ownTransaction: found.own_transaction != 0)
-            {
-                wanted.append(value.column)
-            }
-        }
-        if wanted.isEmpty {
-            return [:]
-        }
         let columns = relation.description.columns
-        let names = wanted.compactMap { $0 < columns.count ? columns[$0].name : nil }
-        // the new key is what the version is found by
-        var keyTexts: OpaquePointer?
-        try self.builder.withRow(message.new, relation) { row in
-            _ = try host(bdr_host_key_texts(relation.handle, &row, &keyTexts))
+        var texts: [Int: String?] = [:]
+        for value in unchanged {
+            if found.found != 0 {
+                var version = BdrFound()
+                if found.own_transaction == 0 {
+                    try host(bdr_host_value_version(relation.handle, Int32(clamping: value.column), &version))
+                }
+                if keepsUnchanged(
+                    there: value.writer, here: try self.rowVersion(version), row: row, remote: remote,
+                    ownTransaction: found.own_transaction != 0)
+                {
+                    continue
+                }
+            }
+            guard let stored = value.value, value.column < columns.count else {
+                throw BdrError(SQLSTATE.protocolViolation, "an UPDATE left a value out without saying where it is")
+            }
+            guard let text = try self.fetch.text(of: stored, columns[value.column].name, relation) else {
+                return nil
+            }
+            texts[value.column] = text
         }
-        let texts = Rows(adopting: keyTexts)
-        let pairs = (0..<texts.count).map { (texts[$0, 0] ?? "", texts[$0, 1]) }
-        guard let values = try self.fetch.values(of: relation, key: pairs, commitTime: transaction.commitTime, columns: names) else {
-            return nil
-        }
-        return Dictionary(uniqueKeysWithValues: zip(wanted, values))
+        return texts
     }
 
     private func delete(_ body: UnsafeRawBufferPointer) throws {

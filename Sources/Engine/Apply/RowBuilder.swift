@@ -13,8 +13,13 @@ final class RowBuilder {
     struct Unchanged {
         /// Of the remote relation, counted from 0.
         var column: Int
+        /// nil when the sender didn't say more.
+        var value: UnchangedValue?
+
         /// Who wrote it at the origin; nil when that is not known.
-        var writer: RowVersion?
+        var writer: RowVersion? {
+            self.value.flatMap { value in value.time.map { RowVersion(time: $0, node: value.node) } }
+        }
     }
 
     /// The values that a tuple says to be unchanged.
@@ -26,9 +31,7 @@ final class RowBuilder {
         var found: [Unchanged] = []
         for (number, column) in self.columns.enumerated() {
             if column.kind == .unchanged || column.kind == .unchangedBy {
-                found.append(
-                    Unchanged(
-                        column: number, writer: column.writer.map { RowVersion(time: $0.time, node: $0.node) }))
+                found.append(Unchanged(column: number, value: UnchangedValue(column)))
             }
         }
         return found

@@ -79,7 +79,7 @@ enum EncodedTuple {
 
     @inline(__always)
     private static func writerLength(_ value: BdrValue) -> Int {
-        value.kind == UInt8(ascii: "U") ? ColumnValue.writerLength : 0
+        value.kind == UInt8(ascii: "U") ? UnchangedValue.length : 0
     }
 
     @inline(__always)
@@ -170,7 +170,7 @@ struct RowEncoder {
             if let node = self.nodes[version.pointee.origin] {
                 version.pointee.origin = node
             } else {
-                self.newValues.values[column].kind = UInt8(ascii: "u")
+                version.pointee.commit_time = .min
             }
         }
     }

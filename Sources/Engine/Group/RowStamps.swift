@@ -35,7 +35,7 @@ enum RowStamps {
     }
 
     /// Expression for a time in microseconds since 2000-01-01 UTC.
-    static func timestamp(_ time: Int64) -> String {
+    private static func timestamp(_ time: Int64) -> String {
         "'2000-01-01 00:00:00+00'::pg_catalog.timestamptz + \(time) * '1 microsecond'::pg_catalog.interval"
     }
 
