@@ -58,9 +58,7 @@ sub new
 		if ($pid == 0)
 		{
 			open STDIN, '+<&', $theirs or POSIX::_exit(1);
-			exec @own_space, $^X, '-e', 'require shift; BDR::Namespaces::Keeper->main(@ARGV)', $INC{'BDR/Namespaces/Keeper.pm'},
-			  qw(setpriv --ambient-caps=-all --inh-caps=-all --)
-			  or POSIX::_exit(1);
+			exec @own_space, BDR::Namespaces::Keeper::program(), qw(setpriv --ambient-caps=-all --inh-caps=-all --) or POSIX::_exit(1);
 		}
 		$self->{pid} = $pid;
 	}

@@ -10,11 +10,17 @@ package BDR::Namespaces::Keeper;
 use strict;
 use warnings FATAL => 'all';
 
+use File::Spec;
 use IO::Socket::UNIX;
 use POSIX ();
 
 # A MAC address that nobody has.
 my $nobody = '02:00:00:00:00:ff';
+
+my $file = File::Spec->rel2abs(__FILE__);
+
+# The command that is a keeper; what is added to it is a command that gives up privileges.
+sub program { return ($^X, '-e', 'require shift; BDR::Namespaces::Keeper->main(@ARGV)', $file); }
 
 # main(COMMAND THAT GIVES UP PRIVILEGES)
 sub main
@@ -139,7 +145,6 @@ sub serve
 {
 	my ($class, $path, $user) = @_;
 	my (undef, undef, $uid, $gid) = getpwnam $user or die "no user \"$user\"\n";
-	my $file = $INC{'BDR/Namespaces/Keeper.pm'};
 	my $old = umask 0177;
 	my $socket = IO::Socket::UNIX->new(Type => SOCK_STREAM, Local => $path, Listen => 10) or die "$path: $!\n";
 	umask $old;
@@ -152,9 +157,7 @@ sub serve
 		if ($pid == 0)
 		{
 			open STDIN, '+<&', $client or POSIX::_exit(1);
-			exec 'unshare', '--net', '--', $^X, '-e', 'require shift; BDR::Namespaces::Keeper->main(@ARGV)', $file,
-			  'runuser', '-u', $user, '--'
-			  or POSIX::_exit(1);
+			exec 'unshare', '--net', '--', program(), 'runuser', '-u', $user, '--' or POSIX::_exit(1);
 		}
 		close $client;
 	}
