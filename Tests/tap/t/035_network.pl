@@ -25,16 +25,16 @@ my $net = BDR::Namespaces->new;
 my ($a, $b, $c) = map { $net->node($_, conf => $conf, tcp => \%tcp) } qw(a b c);
 my @tables = qw(t written last_written);
 
-# Does what the other node sends arrive at this one? A datagram to a port on which nobody listens is counted.
+# Does what the other node sends arrive at this one? Datagrams to a port on which nobody listens are counted.
 sub hears
 {
-	my ($node, $other) = @_;
+	my ($node, $other, $timeout) = @_;
 	my $count = sub { return ($node->inside('cat', '/proc/net/snmp') =~ /Udp: \d+ (\d+)/)[0]; };
 	my $before = $count->();
 	return wait_until(sub {
 		$other->inside('bash', '-c', "echo > /dev/udp/@{[$node->address]}/9; true");
 		return $count->() > $before;
-	}, timeout => 0.5);
+	}, timeout => $timeout);
 }
 
 # What connects each node with the others is there, and nothing else.
@@ -61,7 +61,7 @@ sub join_ok
 {
 	my ($name, $place, $cut, $shows, %options) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	my @writers = map { BDR::Writer->start($_) } ($a, $b);
+	my @writers = map { BDR::Writer->start($_, pause => 30_000) } ($a, $b);
 	make_node($c);
 	pause_joins($place, $c);
 	begin_join($c, $a);
@@ -94,7 +94,7 @@ sub part_ok
 {
 	my ($name, $cut, $shows) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	my @writers = map { BDR::Writer->start($_) } ($a, $c);
+	my @writers = map { BDR::Writer->start($_, pause => 30_000) } ($a, $c);
 	my $writes_on = sub {
 		my ($writer) = @_;
 		my $seen = $writer->acknowledged;
@@ -130,15 +130,20 @@ sub shows_ok
 
 # --- The cuts are what they are called ---
 my @pairs = ([ $a, $b ], [ $b, $a ], [ $a, $c ], [ $c, $a ], [ $b, $c ], [ $c, $b ]);
-my $who_hears = sub { return join ' ', map { hears(@$_) ? $_->[0]->name . $_->[1]->name : '--' } @pairs; };
+my $who_hears = sub {
+	my ($timeout) = @_;
+	return join ' ', map { hears(@$_, $timeout) ? $_->[0]->name . $_->[1]->name : '--' } @pairs;
+};
 for my $case ([ [$a], '-- -- -- -- bc cb' ], [ [ $a, $b ], '-- -- ac ca bc cb' ], [ [ $a, $b, 'one way' ], 'ab -- ac ca bc cb' ])
 {
 	my ($cut, $expected) = @$case;
+	my $name = 'cut ' . join ' ', map { ref $_ ? $_->name : $_ } @$cut;
 	$net->cut(@$cut);
-	is($who_hears->(), $expected, 'who hears whom');
+	is($who_hears->(0.3), $expected, "$name: who hears whom");
 	$net->heal(@$cut);
+	# Each pair, so that nothing is under way any more that was sent before.
+	is($who_hears->(10), 'ab ba ac ca bc cb', "$name, and healed: all hear all");
 }
-is($who_hears->(), 'ab ba ac ca bc cb', 'all hear all');
 
 $a->sql("$BDR::Writer::tables CREATE TABLE t (id int PRIMARY KEY, v text UNIQUE);
 	INSERT INTO t SELECT i, 'row ' || i FROM generate_series(1, 2000) i");
