@@ -55,7 +55,7 @@ sub command
 		open STDIN, '<', '/dev/null';
 		open STDERR, '>&', \*STDOUT;
 		{ no warnings 'exec'; exec { $command[0] } @command; }
-		print "$!";
+		syswrite STDOUT, "$!";
 		POSIX::_exit(127);
 	}
 	my $text = join '', <$out>;
