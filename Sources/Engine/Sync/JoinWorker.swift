@@ -23,6 +23,8 @@ final class JoinWorker {
     private var lastWait = ""
     /// Why something could not be removed on another node yet.
     private var unreached: BdrError?
+    /// Who has not answered in this round of undoing, by connection string.
+    private var silent: [String: BdrError] = [:]
 
     init(_ record: JoinRecord) throws {
         self.record = record
@@ -201,7 +203,24 @@ final class JoinWorker {
     // MARK: Connections
 
     private func target() throws -> Connection {
-        try Session.open(dsn: self.record.targetDSN, "the join target")
+        try self.open(self.record.targetDSN, "the join target")
+    }
+
+    /// A session on another node. While things are undone, one that does not answer is asked once in a round: each try can take
+    /// as long as a connection may, and the other members wait for their lock.
+    private func open(_ dsn: String, _ who: String) throws -> Connection {
+        guard self.record.state.step == .rollback || self.record.state.step == .cleanup else {
+            return try Session.open(dsn: dsn, who)
+        }
+        if let error = self.silent[dsn] {
+            throw error
+        }
+        do {
+            return try Session.open(dsn: dsn, who, timeout: 10_000)
+        } catch let error as BdrError {
+            self.silent[dsn] = error
+            throw error
+        }
     }
 
     private func local(writes: Bool = false) throws -> Connection {
@@ -240,6 +259,7 @@ final class JoinWorker {
         case .active, .failed: break
         case .cleanup, .rollback:
             self.unreached = nil
+            self.silent = [:]
             for resource in self.record.state.mustRemove {
                 try self.remove(resource)
             }
@@ -495,7 +515,7 @@ final class JoinWorker {
     }
 
     private func session(_ peer: Peer) throws -> Connection {
-        try Session.open(dsn: peer.dsn, "node \"\(peer.name)\"")
+        try self.open(peer.dsn, "node \"\(peer.name)\"")
     }
 
     /// The slots from which this node will stream from the other members begin before the copy: what lies between is left out
@@ -841,7 +861,7 @@ final class JoinWorker {
             let own = self.node.name
             try self.attempt {
                 for member in Self.members(try PeerCall.nodes.ask(target)) where member.name != own {
-                    try self.attempt { try action(Session.open(dsn: member.dsn, "node \"\(member.name)\"")) }
+                    try self.attempt { try action(self.open(member.dsn, "node \"\(member.name)\"")) }
                 }
             }
         }
