@@ -169,8 +169,7 @@ struct CRDTDecimal: Equatable, Sendable {
         }
         guard sign == 0 || sign == 0x4000 else {
             throw CRDTError(
-                "22003", "NaN and infinity can't be added up without conflict",
-                hint: "Only finite numbers are permitted.")
+                "22003", "NaN and infinity are not permitted in a conflict-free sum", hint: "Use finite numbers.")
         }
         var groups: [UInt16] = []
         groups.reserveCapacity(Int(count))
