@@ -431,7 +431,7 @@ private struct Replica {
         for _ in 0..<20_000 {
             var bytes: State = [0x10, UInt8.random(in: 1...4, using: &random)]
             for _ in 0..<Int.random(in: 0...24, using: &random) {
-                bytes.append(Bool.random(using: &random) ? UInt8.random(in: 0...4, using: &random) : .random(in: 0...255, using: &random))
+                bytes.append(.random(in: 0...(Bool.random(using: &random) ? 4 : 255), using: &random))
             }
             self.look(at: bytes)
         }
