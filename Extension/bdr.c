@@ -35,6 +35,7 @@ bool		bdr_internal_session = false;
 bool		bdr_synchronize_failover_slots = true;
 char	   *bdr_synchronize_failover_slots_dsn = NULL;
 int			bdr_standby_slots_min_confirmed = -1;
+bool		bdr_crdt_raw_value = false;
 static char *bdr_standby_slot_names = NULL;
 static char *bdr_debug_join_pause_at = NULL;
 
@@ -211,6 +212,14 @@ DefineSettings(void)
 							 PGC_USERSET,
 							 GUC_NOT_IN_SAMPLE | GUC_NO_SHOW_ALL | GUC_DISALLOW_IN_FILE,
 							 CheckInternalSession, NULL, NULL);
+	DefineCustomBoolVariable("bdr.crdt_raw_value",
+							 "Shows the whole state of conflict-free values instead of the number they stand for.",
+							 "It changes how columns of such types are written, and nothing else.",
+							 &bdr_crdt_raw_value,
+							 false,
+							 PGC_USERSET,
+							 0,
+							 NULL, NULL, NULL);
 	DefineCustomBoolVariable("bdr.synchronize_failover_slots",
 							 "On a standby, keeps copies of the slots from which the primary's peers receive.",
 							 "A standby that is promoted needs them to go on as the node.",

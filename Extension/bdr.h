@@ -91,6 +91,7 @@ extern bool bdr_internal_session;
 extern bool bdr_synchronize_failover_slots;
 extern char *bdr_synchronize_failover_slots_dsn;
 extern int	bdr_standby_slots_min_confirmed;
+extern bool bdr_crdt_raw_value;
 
 /* host_sql.c: lets other host functions hand out text results */
 extern BdrSqlResult *bdr_make_result(int rows, int columns);
@@ -160,6 +161,8 @@ extern void bdr_hooks_init(void);
 /* While on, what this session does is bdr's own work: the refusal of writes on a joining node does not hold. Gives back what
  * it was; switched off by itself at the end of the transaction, and when the subtransaction aborts that switched it on. */
 extern bool bdr_gate_exempt(bool on);
+/* The id of this database's node while it is in a group, else 0. */
+extern uint32 bdr_local_node_id(void);
 
 /* host_slot.c: asks those who hold a bdr slot of a database to let go; returns how many hold one */
 extern int	bdr_terminate_slot_holders(Oid database);
@@ -192,6 +195,23 @@ extern void bdr_row_reader_use(BdrRowReader *reader, struct TupleDescData *tupde
 extern void bdr_describe_relation(struct RelationData *relation, const char *schema, const char *name,
 								  BdrRelationDesc *result, int16 **attnums, bool *user_types);
 extern void bdr_row_describe(struct HeapTupleData *tuple, BdrTuple *result);
+
+/*
+ * crdt.c: conflict-free types, for the merging of rows. A column is merged when its type, or one that its domain is over, has a
+ * row in bdr.crdt_handlers. Inside a transaction.
+ */
+extern bool bdr_is_crdt(Oid type);
+/* whether a table has such a column; costs a look into a hash table for each column of a type that is not built in */
+extern bool bdr_relation_has_crdt(struct RelationData *relation);
+/* the attribute numbers of such columns (as they are, none is below 1), in the current memory context */
+extern struct Bitmapset *bdr_crdt_columns(struct RelationData *relation);
+/*
+ * What such a column becomes when a remote row meets a local one, whichever of them wins. local: what is here; old and new:
+ * what the origin's row had before and has now. old is NULL for an INSERT that meets a row; with types of the delta kind,
+ * whose change is the difference of the two, it must be known for an UPDATE: the table needs REPLICA IDENTITY FULL. The
+ * result is in the current memory context. A domain's constraints are not checked.
+ */
+extern NullableDatum bdr_crdt_merge(Oid type, NullableDatum local, NullableDatum old, NullableDatum new);
 
 /* host_process.c */
 extern void bdr_process_interrupts(void);

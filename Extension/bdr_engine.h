@@ -83,4 +83,27 @@ extern int32_t bdr_engine_local_group_slot_name(char **result);
 extern int32_t bdr_engine_request_replay_progress_update(void);
 extern int32_t bdr_engine_state_name(uint32_t state, char **result);
 
+/* Conflict-free values (Types/CRDTFunctions.swift). type: 1 gcounter, 2 gsum, 3 pncounter, 4 pnsum. A state and a numeric (in
+ * numeric's binary format) are bytes; bytes that come back go through bdr_host_crdt_result. */
+extern int32_t bdr_engine_crdt_counter(uint8_t type, int64_t initial, void *result);
+extern int32_t bdr_engine_crdt_sum(uint8_t type, const uint8_t *initial, size_t length, void *result);
+extern int32_t bdr_engine_crdt_parse(uint8_t type, const uint8_t *text, size_t length, void *result);
+extern int32_t bdr_engine_crdt_check(uint8_t type, const uint8_t *state, size_t length);
+/* Text of the whole state, or of the value. */
+extern int32_t bdr_engine_crdt_text(const uint8_t *state, size_t length, bool whole, void *result);
+extern int32_t bdr_engine_crdt_integer(const uint8_t *state, size_t length, int64_t *value);
+extern int32_t bdr_engine_crdt_numeric(const uint8_t *state, size_t length, void *result);
+extern int32_t bdr_engine_crdt_compare(const uint8_t *left, size_t left_length, const uint8_t *right, size_t right_length,
+									   int32_t *order);
+extern int32_t bdr_engine_crdt_hash_key(const uint8_t *state, size_t length, void *result);
+extern int32_t bdr_engine_crdt_add_integer(const uint8_t *state, size_t length, int64_t change, uint32_t node, bool subtract,
+										   void *result);
+extern int32_t bdr_engine_crdt_add_numeric(const uint8_t *state, size_t length, const uint8_t *change, size_t change_length,
+										   uint32_t node, bool subtract, void *result);
+extern int32_t bdr_engine_crdt_reset(const uint8_t *state, size_t length, void *result);
+/* old: NULL when it is not known. */
+extern int32_t bdr_engine_crdt_merge(const uint8_t *local, size_t local_length, const uint8_t *old, size_t old_length,
+									 const uint8_t *new_state, size_t new_length, void *result);
+extern int32_t bdr_engine_crdt_merge_delta(int64_t local, int64_t old, int64_t new_value, int64_t *result);
+
 #endif

@@ -190,6 +190,33 @@ CurrentGate(void)
 	return &gate;
 }
 
+/*
+ * A database that is in no group counts as node 0: what it writes reaches nobody, and whoever joins it later gets a copy. A
+ * server that has not preloaded the module has no shared memory to look into; its nodes are nodes all the same.
+ */
+uint32
+bdr_local_node_id(void)
+{
+	const BdrGate *gate;
+
+	if (bdr_preloaded())
+		gate = CurrentGate();
+	else
+	{
+		static BdrGate read;
+		static LocalTransactionId read_in;
+
+		if (read_in != bdr_my_lxid())
+		{
+			memset(&read, 0, sizeof(read));
+			ReadCatalogs(&read);
+			read_in = bdr_my_lxid();
+		}
+		gate = &read;
+	}
+	return gate->node_state >= STATE_JOIN_START && gate->node_state < STATE_PARTED ? gate->node_id : 0;
+}
+
 /* Whether this session may not write now. */
 static bool
 IsRefused(void)

@@ -594,6 +594,7 @@ FixSettings(OutputState *state)
 		{"bytea_output", "hex", 0},
 		{"xmlbinary", "base64", 0},
 		{"lc_monetary", "C", 0},
+		{"bdr.crdt_raw_value", "on", 0},
 		{"search_path", "pg_catalog", 0},
 		{"statement_timeout", "0", 0},
 		{"lock_timeout", "0", 0},

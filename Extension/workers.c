@@ -1276,6 +1276,7 @@ static const Override overrides[] = {
 	{"lc_monetary", "C"},
 	{"xmloption", "content"},
 	{"xmlbinary", "base64"},
+	{"bdr.crdt_raw_value", "off"},
 	{"array_nulls", "on"},
 	{"standard_conforming_strings", "on"},
 	{"backslash_quote", "safe_encoding"},

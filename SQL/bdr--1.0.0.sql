@@ -541,6 +541,167 @@ CREATE FUNCTION bdr.boundary_test(what text, repetitions bigint DEFAULT 1) RETUR
 COMMENT ON FUNCTION bdr.boundary_test(text, bigint) IS 'for tests: makes an error cross the border between C and Swift';
 
 -- ---------------------------------------------------------------------------------------------------------------------
+-- Conflict-free types. Four keep a state, and have functions of the same kinds; the other two are plain numbers. Operators and
+-- aggregates are in pg_catalog, so that they are found whatever the search_path is.
+-- ---------------------------------------------------------------------------------------------------------------------
+
+CREATE DOMAIN bdr.crdt_delta_counter AS bigint;
+COMMENT ON DOMAIN bdr.crdt_delta_counter IS 'integer whose concurrent changes add up; the table needs REPLICA IDENTITY FULL';
+CREATE DOMAIN bdr.crdt_delta_sum AS numeric;
+COMMENT ON DOMAIN bdr.crdt_delta_sum IS 'number whose concurrent changes add up; the table needs REPLICA IDENTITY FULL';
+
+DO LANGUAGE plpgsql $crdt$
+DECLARE
+	t record;
+	f record;
+	o record;
+BEGIN
+	-- number: what it stands for; kind: how the library's functions for this kind of number are called
+	FOR t IN SELECT v.name, 'bdr.' || v.name AS type, v.number, v.kind, v.grows, v.comment FROM (VALUES
+		('crdt_gcounter', 'bigint', 'counter', true, 'counter that only grows: increments of all nodes add up'),
+		('crdt_gsum', 'numeric', 'sum', true, 'sum that only grows: what all nodes add adds up'),
+		('crdt_pncounter', 'bigint', 'counter', false, 'counter: increments and decrements of all nodes add up'),
+		('crdt_pnsum', 'numeric', 'sum', false, 'sum: what all nodes add and subtract adds up'))
+		AS v(name, number, kind, grows, comment)
+	LOOP
+		EXECUTE pg_catalog.format('CREATE TYPE %s', t.type);
+		FOR f IN SELECT v.suffix, v.arguments, v.result, v.symbol, v.attributes, v.comment FROM (VALUES
+			('_in', 'cstring', t.type, t.name || '_in', 'IMMUTABLE STRICT', 'input'),
+			('_out', t.type, 'cstring', 'crdt_out', 'STABLE STRICT', 'output'),
+			('_recv', 'internal', t.type, t.name || '_recv', 'IMMUTABLE STRICT', 'binary input'),
+			('_send', t.type, 'bytea', 'crdt_send', 'IMMUTABLE STRICT', 'binary output'),
+			('_to_text', t.type, 'text', 'crdt_to_text', 'IMMUTABLE STRICT', 'the whole state: what each node has done'),
+			('_value', t.type, t.number, CASE t.kind WHEN 'counter' THEN 'crdt_counter_to_int8' ELSE 'crdt_sum_to_numeric' END,
+				'IMMUTABLE STRICT', 'implementation of # operator and cast'),
+			('_numeric', CASE t.kind WHEN 'counter' THEN t.type END, 'numeric', 'crdt_counter_to_numeric', 'IMMUTABLE STRICT',
+				'implementation of cast'),
+			('_from_numeric', CASE t.kind WHEN 'counter' THEN 'numeric' END, t.type, t.name || '_from_numeric',
+				'IMMUTABLE STRICT', 'implementation of cast'),
+			('_add', t.type || ', ' || t.number, t.type,
+				CASE t.kind WHEN 'counter' THEN 'crdt_add_int8' ELSE 'crdt_add_numeric' END, 'STABLE STRICT',
+				'implementation of + operator'),
+			('_subtract', CASE WHEN NOT t.grows THEN t.type || ', ' || t.number END, t.type,
+				CASE t.kind WHEN 'counter' THEN 'crdt_subtract_int8' ELSE 'crdt_subtract_numeric' END, 'STABLE STRICT',
+				'implementation of - operator'),
+			('_reset', t.type, t.type, 'crdt_reset', 'IMMUTABLE STRICT', 'implementation of ! operator'),
+			('_lt', t.type || ', ' || t.type, 'boolean', 'crdt_lt', 'IMMUTABLE STRICT', 'implementation of < operator'),
+			('_le', t.type || ', ' || t.type, 'boolean', 'crdt_le', 'IMMUTABLE STRICT', 'implementation of <= operator'),
+			('_eq', t.type || ', ' || t.type, 'boolean', 'crdt_eq', 'IMMUTABLE STRICT', 'implementation of = operator'),
+			('_ne', t.type || ', ' || t.type, 'boolean', 'crdt_ne', 'IMMUTABLE STRICT', 'implementation of <> operator'),
+			('_ge', t.type || ', ' || t.type, 'boolean', 'crdt_ge', 'IMMUTABLE STRICT', 'implementation of >= operator'),
+			('_gt', t.type || ', ' || t.type, 'boolean', 'crdt_gt', 'IMMUTABLE STRICT', 'implementation of > operator'),
+			('_cmp', t.type || ', ' || t.type, 'integer', 'crdt_cmp', 'IMMUTABLE STRICT', 'order, by value'),
+			('_hash', t.type, 'integer', 'crdt_hash', 'IMMUTABLE STRICT', 'hash, of the value'),
+			('_hash_extended', t.type || ', bigint', 'bigint', 'crdt_hash_extended', 'IMMUTABLE STRICT', 'hash, of the value'),
+			('_accum', 'internal, ' || t.type, 'internal', 'crdt_' || t.kind || '_accum', 'IMMUTABLE',
+				'aggregate transition function'),
+			('_larger', t.number || ', ' || t.type, t.number, 'crdt_' || t.kind || '_larger', 'IMMUTABLE',
+				'aggregate transition function'),
+			('_smaller', t.number || ', ' || t.type, t.number, 'crdt_' || t.kind || '_smaller', 'IMMUTABLE',
+				'aggregate transition function'),
+			('_merge', t.type || ', ' || t.type || ', ' || t.type, t.type, 'crdt_merge_state', 'IMMUTABLE',
+				'merges local value, old and new remote value'))
+			AS v(suffix, arguments, result, symbol, attributes, comment)
+			WHERE v.arguments IS NOT NULL
+		LOOP
+			EXECUTE pg_catalog.format('CREATE FUNCTION %s%s(%s) RETURNS %s LANGUAGE c %s PARALLEL SAFE AS %L, %L',
+				t.type, f.suffix, f.arguments, f.result, f.attributes, 'MODULE_PATHNAME', 'bdr_' || f.symbol);
+			EXECUTE pg_catalog.format('COMMENT ON FUNCTION %s%s(%s) IS %L', t.type, f.suffix, f.arguments, f.comment);
+			-- the first four are what a type takes
+			IF f.suffix = '_send' THEN
+				EXECUTE pg_catalog.format('CREATE TYPE %1$s (INPUT = %1$s_in, OUTPUT = %1$s_out, RECEIVE = %1$s_recv,'
+					'SEND = %1$s_send, INTERNALLENGTH = VARIABLE, ALIGNMENT = int4, STORAGE = extended)', t.type);
+				EXECUTE pg_catalog.format('COMMENT ON TYPE %s IS %L', t.type, t.comment);
+			END IF;
+		END LOOP;
+
+		EXECUTE pg_catalog.format('CREATE OPERATOR pg_catalog.# (RIGHTARG = %1$s, FUNCTION = %1$s_value)', t.type);
+		EXECUTE pg_catalog.format('CREATE OPERATOR pg_catalog.! (RIGHTARG = %1$s, FUNCTION = %1$s_reset)', t.type);
+		EXECUTE pg_catalog.format('CREATE OPERATOR pg_catalog.+ (LEFTARG = %1$s, RIGHTARG = %2$s, FUNCTION = %1$s_add)',
+			t.type, t.number);
+		IF NOT t.grows THEN
+			EXECUTE pg_catalog.format('CREATE OPERATOR pg_catalog.- (LEFTARG = %1$s, RIGHTARG = %2$s, FUNCTION = %1$s_subtract)',
+				t.type, t.number);
+		END IF;
+		FOR o IN SELECT v.operator, v.suffix, v.commutator, v.negator, v.estimator, v.further FROM (VALUES
+			('<', '_lt', '>', '>=', 'scalarlt', ''), ('<=', '_le', '>=', '>', 'scalarle', ''),
+			('=', '_eq', '=', '<>', 'eq', ', HASHES, MERGES'), ('<>', '_ne', '<>', '=', 'neq', ''),
+			('>=', '_ge', '<=', '<', 'scalarge', ''), ('>', '_gt', '<', '<=', 'scalargt', ''))
+			AS v(operator, suffix, commutator, negator, estimator, further)
+		LOOP
+			EXECUTE pg_catalog.format('CREATE OPERATOR pg_catalog.%2$s (LEFTARG = %1$s, RIGHTARG = %1$s, FUNCTION = %1$s%3$s,'
+				'COMMUTATOR = OPERATOR(pg_catalog.%4$s), NEGATOR = OPERATOR(pg_catalog.%5$s),'
+				'RESTRICT = pg_catalog.%6$ssel, JOIN = pg_catalog.%6$sjoinsel%7$s)',
+				t.type, o.operator, o.suffix, o.commutator, o.negator, o.estimator, o.further);
+		END LOOP;
+		EXECUTE pg_catalog.format('CREATE OPERATOR CLASS %1$s_ops DEFAULT FOR TYPE %1$s USING btree AS OPERATOR 1 pg_catalog.<,'
+			'OPERATOR 2 pg_catalog.<=, OPERATOR 3 pg_catalog.=, OPERATOR 4 pg_catalog.>=, OPERATOR 5 pg_catalog.>,'
+			'FUNCTION 1 %1$s_cmp(%1$s, %1$s)', t.type);
+		EXECUTE pg_catalog.format('CREATE OPERATOR CLASS %1$s_ops DEFAULT FOR TYPE %1$s USING hash AS OPERATOR 1 pg_catalog.=,'
+			'FUNCTION 1 %1$s_hash(%1$s), FUNCTION 2 %1$s_hash_extended(%1$s, bigint)', t.type);
+
+		-- none is implicit: c + 1 must never be taken for the addition of two numbers, which would be assigned
+		EXECUTE pg_catalog.format('CREATE CAST (%1$s AS %2$s) WITH FUNCTION %1$s_value(%1$s) AS ASSIGNMENT', t.type, t.number);
+		IF t.kind = 'counter' THEN
+			EXECUTE pg_catalog.format('CREATE CAST (%1$s AS numeric) WITH FUNCTION %1$s_numeric(%1$s) AS ASSIGNMENT', t.type);
+			EXECUTE pg_catalog.format('CREATE CAST (numeric AS %1$s) WITH FUNCTION %1$s_from_numeric(numeric) AS ASSIGNMENT',
+				t.type);
+		ELSE
+			EXECUTE pg_catalog.format('CREATE CAST (numeric AS %s) WITH INOUT AS ASSIGNMENT', t.type);
+		END IF;
+		EXECUTE pg_catalog.format('CREATE CAST (smallint AS %s) WITH INOUT AS ASSIGNMENT', t.type);
+		EXECUTE pg_catalog.format('CREATE CAST (integer AS %s) WITH INOUT AS ASSIGNMENT', t.type);
+		EXECUTE pg_catalog.format('CREATE CAST (bigint AS %s) WITH INOUT AS ASSIGNMENT', t.type);
+
+		FOR o IN SELECT v.name, v.final FROM (VALUES ('sum', 'numeric_sum'), ('avg', 'numeric_avg')) AS v(name, final) LOOP
+			EXECUTE pg_catalog.format('CREATE AGGREGATE pg_catalog.%2$s(%1$s) (SFUNC = %1$s_accum, STYPE = internal, SSPACE = 128,'
+				'FINALFUNC = pg_catalog.%3$s, COMBINEFUNC = pg_catalog.numeric_avg_combine,'
+				'SERIALFUNC = pg_catalog.numeric_avg_serialize, DESERIALFUNC = pg_catalog.numeric_avg_deserialize,'
+				'PARALLEL = SAFE)', t.type, o.name, o.final);
+		END LOOP;
+		FOR o IN SELECT v.name, v.suffix,
+			CASE t.kind WHEN 'counter' THEN 'int8' || v.suffix ELSE 'numeric_' || v.suffix END AS combine
+			FROM (VALUES ('max', 'larger'), ('min', 'smaller')) AS v(name, suffix) LOOP
+			EXECUTE pg_catalog.format('CREATE AGGREGATE pg_catalog.%2$s(%1$s) (SFUNC = %1$s_%3$s, STYPE = %4$s,'
+				'COMBINEFUNC = pg_catalog.%5$s, PARALLEL = SAFE)', t.type, o.name, o.suffix, t.number, o.combine);
+		END LOOP;
+	END LOOP;
+END
+$crdt$;
+
+CREATE FUNCTION bdr.crdt_delta_counter_merge(bdr.crdt_delta_counter, bdr.crdt_delta_counter, bdr.crdt_delta_counter)
+	RETURNS bdr.crdt_delta_counter
+	LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'bdr_crdt_merge_delta_counter';
+COMMENT ON FUNCTION bdr.crdt_delta_counter_merge(bdr.crdt_delta_counter, bdr.crdt_delta_counter, bdr.crdt_delta_counter) IS
+	'merges local value, old and new remote value';
+
+CREATE FUNCTION bdr.crdt_delta_sum_merge(bdr.crdt_delta_sum, bdr.crdt_delta_sum, bdr.crdt_delta_sum) RETURNS bdr.crdt_delta_sum
+	LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'bdr_crdt_merge_delta_sum';
+COMMENT ON FUNCTION bdr.crdt_delta_sum_merge(bdr.crdt_delta_sum, bdr.crdt_delta_sum, bdr.crdt_delta_sum) IS
+	'merges local value, old and new remote value';
+
+CREATE FUNCTION bdr.internal_crdt_merge(anyelement, anyelement, anyelement) RETURNS anyelement
+	LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'bdr_internal_crdt_merge';
+COMMENT ON FUNCTION bdr.internal_crdt_merge(anyelement, anyelement, anyelement) IS
+	'what a column of this type becomes of local value, old and new remote value';
+
+-- The functions are kept by name: pg_upgrade takes no table along that has their OIDs.
+CREATE TABLE bdr.crdt_handler (
+	crdt_type_id regtype PRIMARY KEY,
+	merge_function text NOT NULL
+);
+COMMENT ON TABLE bdr.crdt_handler IS 'types whose columns are merged, and by which function';
+INSERT INTO bdr.crdt_handler
+SELECT v.type::regtype, pg_catalog.format('%1$s_merge(%1$s,%1$s,%1$s)', v.type)
+FROM (VALUES ('bdr.crdt_gcounter'), ('bdr.crdt_gsum'), ('bdr.crdt_pncounter'), ('bdr.crdt_pnsum'), ('bdr.crdt_delta_counter'),
+	('bdr.crdt_delta_sum')) v(type);
+
+CREATE VIEW bdr.crdt_handlers AS
+SELECT h.crdt_type_id, pg_catalog.to_regprocedure(h.merge_function)::regproc AS crdt_merge_id
+FROM bdr.crdt_handler h;
+COMMENT ON VIEW bdr.crdt_handlers IS 'types whose columns are merged, and by which function';
+
+-- ---------------------------------------------------------------------------------------------------------------------
 -- Views
 -- ---------------------------------------------------------------------------------------------------------------------
 
@@ -764,6 +925,20 @@ GRANT EXECUTE ON FUNCTION bdr.bdr_edition(), bdr.bdr_version(), bdr.bdr_version_
 	bdr.show_subscription_status(), bdr.show_workers(), bdr.internal_mask_dsn(text),
 	bdr.internal_object_name(text, text, text, text, text), bdr.local_group_slot_name() TO bdr_read_all_stats;
 GRANT EXECUTE ON FUNCTION bdr.wait_slot_confirm_lsn(text, pg_lsn), bdr.local_group_slot_name() TO bdr_application;
+
+-- Whoever may use a table may do with its conflict-free columns what operators, casts and aggregates do; none shows or changes
+-- anything but its arguments.
+DO LANGUAGE plpgsql $rights$
+DECLARE
+	f regprocedure;
+BEGIN
+	FOR f IN SELECT p.oid::regprocedure FROM pg_catalog.pg_proc p
+		WHERE p.pronamespace = 'bdr'::regnamespace AND pg_catalog.starts_with(p.proname::text, 'crdt_')
+	LOOP
+		EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION %s TO PUBLIC', f);
+	END LOOP;
+END
+$rights$;
 
 -- Members of bdr_superuser may let a node join without being superusers; PostgreSQL gives these to superusers only.
 GRANT EXECUTE ON FUNCTION pg_catalog.pg_replication_origin_create(text), pg_catalog.pg_replication_origin_drop(text),

@@ -435,4 +435,9 @@ int32_t bdr_host_delete_found(BdrRel *rel);
 int32_t bdr_host_executor_close(void);
 int32_t bdr_host_truncate(BdrRel *const *rels, int32_t n, bool cascade, bool restart_identity);
 
+/* ---- conflict-free values (crdt.c) ---------------------------------------------------------------------------- */
+
+/* Hands bytes to the SQL function that asked for them; result is what it gave. */
+int32_t bdr_host_crdt_result(void *result, const uint8_t *data, size_t length);
+
 #endif

@@ -4,6 +4,7 @@
 // reaches the entry point; and `HostError`, a token that says that the server raised an ERROR, which is pending already.
 
 internal import CHost
+internal import Conflict
 internal import Membership
 internal import Wire
 
@@ -70,6 +71,8 @@ func setPending(_ error: any Error) {
         bdr_host_error_set(
             error.sqlstate, error.message, error.detail.isEmpty ? nil : error.detail,
             error.hint.isEmpty ? nil : error.hint, nil)
+    case let error as CRDTError:
+        bdr_host_error_set(error.sqlstate, error.message, error.detail, error.hint, nil)
     case let error as MembershipError:
         bdr_host_error_set(error.sqlstate, error.message, error.detail, error.hint, nil)
     default:

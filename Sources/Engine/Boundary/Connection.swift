@@ -15,7 +15,7 @@ enum SessionSettings {
         ("TimeZone", "UTC"), ("extra_float_digits", "3"), ("bytea_output", "hex"), ("xmloption", "content"),
         ("row_security", "on"), ("array_nulls", "on"), ("standard_conforming_strings", "on"),
         ("transform_null_equals", "off"), ("quote_all_identifiers", "off"), ("synchronous_commit", "on"),
-        ("client_min_messages", "warning"),
+        ("client_min_messages", "warning"), ("bdr.crdt_raw_value", "on"),
     ]
 
     /// The value of libpq's keyword `options` for a connection string: what the string says itself, then ours.

@@ -4,8 +4,9 @@ SELECT table_name, string_agg(column_name || ' ' || CASE data_type WHEN 'USER-DE
 	ELSE data_type END, ', ' ORDER BY ordinal_position) AS columns
 	FROM information_schema.columns JOIN pg_views v ON v.schemaname = table_schema AND v.viewname = table_name
 	WHERE table_schema = 'bdr' GROUP BY 1 ORDER BY 1;
+-- Those of the conflict-free types are listed by test crdt.
 SELECT p.oid::regprocedure, pg_get_function_result(p.oid) FROM pg_proc p WHERE pronamespace = 'bdr'::regnamespace
-	ORDER BY p.oid::regprocedure::text COLLATE "C";
+	AND proname NOT LIKE 'crdt\_%' ORDER BY p.oid::regprocedure::text COLLATE "C";
 -- Everything is commented.
 SELECT c.oid::regclass FROM pg_class c WHERE relnamespace = 'bdr'::regnamespace AND relkind IN ('r', 'v') AND obj_description(oid, 'pg_class') IS NULL;
 SELECT p.oid::regprocedure FROM pg_proc p WHERE pronamespace = 'bdr'::regnamespace AND obj_description(oid, 'pg_proc') IS NULL;
@@ -14,7 +15,7 @@ SELECT rolname, (SELECT string_agg(relname, ', ' ORDER BY relname COLLATE "C") F
 	AND relkind IN ('r', 'v') AND has_table_privilege(r.oid, c.oid, 'SELECT')) AS reads
 	FROM pg_roles r WHERE rolname IN ('bdr_read_all_stats', 'bdr_monitor', 'bdr_application', 'bdr_read_all_conflicts') ORDER BY 1;
 SELECT rolname, (SELECT string_agg(proname, ', ' ORDER BY proname COLLATE "C") FROM pg_proc p WHERE pronamespace = 'bdr'::regnamespace
-	AND has_function_privilege(r.oid, p.oid, 'EXECUTE')) AS calls
+	AND has_function_privilege(r.oid, p.oid, 'EXECUTE') AND NOT has_function_privilege('public', p.oid, 'EXECUTE')) AS calls
 	FROM pg_roles r WHERE rolname IN ('bdr_read_all_stats', 'bdr_monitor', 'bdr_application', 'bdr_read_all_conflicts') ORDER BY 1;
 SELECT count(*) AS not_for_bdr_superuser FROM pg_class c WHERE relnamespace = 'bdr'::regnamespace AND relkind IN ('r', 'v')
 	AND NOT has_table_privilege('bdr_superuser', c.oid, 'SELECT');
