@@ -1,4 +1,4 @@
-// The thirteen conflict types, and which resolvers each of them allows.
+// The conflict types, and which resolvers each of them allows: the thirteen of BDR, and one more.
 
 /// What went wrong when a remote change met the local state. Raw values are the names users see and set.
 public enum ConflictType: String, CaseIterable, Sendable {
@@ -28,6 +28,8 @@ public enum ConflictType: String, CaseIterable, Sendable {
     case targetTableMissing = "target_table_missing"
     /// A replicated DDL statement raised an error.
     case applyErrorDdl = "apply_error_ddl"
+    /// INSERT that is older than the deletion of a row with its key here. BDR has no such type: there the row comes back.
+    case insertRecentlyDeleted = "insert_recently_deleted"
 
     /// The resolver BDR documents as the default.
     ///
@@ -36,7 +38,7 @@ public enum ConflictType: String, CaseIterable, Sendable {
         switch self {
         case .insertExists, .updateDiffering, .updateOriginChange, .updatePkeyExists: .updateIfNewer
         case .updateMissing: .insertOrSkip
-        case .updateRecentlyDeleted, .deleteRecentlyUpdated, .deleteMissing: .skip
+        case .updateRecentlyDeleted, .deleteRecentlyUpdated, .deleteMissing, .insertRecentlyDeleted: .skip
         case .multipleUniqueConflicts, .applyErrorDdl: .error
         case .targetColumnMissing: .ignoreIfNull
         case .sourceColumnMissing: .useDefaultValue
@@ -51,7 +53,9 @@ public enum ConflictType: String, CaseIterable, Sendable {
             [.error, .skip, .updateIfNewer, .update]
         case .updateMissing, .updateRecentlyDeleted:
             [.error, .skip, .insertOrSkip, .insertOrError]
-        case .multipleUniqueConflicts, .deleteRecentlyUpdated:
+        case .multipleUniqueConflicts:
+            [.error, .skip, .updateIfNewer, .update]
+        case .deleteRecentlyUpdated, .insertRecentlyDeleted:
             [.error, .skip, .update]
         case .deleteMissing:
             [.error, .skip]

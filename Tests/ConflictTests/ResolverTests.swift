@@ -10,7 +10,7 @@ import Testing
                 "insert_exists", "update_differing", "update_origin_change", "update_missing",
                 "update_recently_deleted", "update_pkey_exists", "multiple_unique_conflicts",
                 "delete_recently_updated", "delete_missing", "target_column_missing", "source_column_missing",
-                "target_table_missing", "apply_error_ddl",
+                "target_table_missing", "apply_error_ddl", "insert_recently_deleted",
             ])
         #expect(
             Resolver.allCases.map(\.rawValue) == [
@@ -27,6 +27,7 @@ import Testing
         ("multiple_unique_conflicts", "error"), ("delete_recently_updated", "skip"), ("delete_missing", "skip"),
         ("target_column_missing", "ignore_if_null"), ("source_column_missing", "use_default_value"),
         ("target_table_missing", "skip_if_recently_dropped"), ("apply_error_ddl", "error"),
+        ("insert_recently_deleted", "skip"),
     ])
     func documentedDefault(type: String, resolver: String) throws {
         let type = try #require(ConflictType(rawValue: type))
@@ -38,11 +39,14 @@ import Testing
     @Test(arguments: [
         ("error", "*"), ("skip", "* but apply_error_ddl"), ("skip_if_recently_dropped", "target_table_missing"),
         ("skip_transaction", "apply_error_ddl"),
-        ("update_if_newer", "insert_exists update_differing update_origin_change update_pkey_exists"),
+        (
+            "update_if_newer",
+            "insert_exists update_differing update_origin_change update_pkey_exists multiple_unique_conflicts"
+        ),
         (
             "update",
             "insert_exists update_differing update_origin_change update_pkey_exists multiple_unique_conflicts "
-                + "delete_recently_updated"
+                + "delete_recently_updated insert_recently_deleted"
         ),
         ("insert_or_skip", "update_missing update_recently_deleted"),
         ("insert_or_error", "update_missing update_recently_deleted"), ("ignore", "target_column_missing"),
@@ -62,7 +66,7 @@ import Testing
     }
 
     @Test func conflictTriggersAreForRowConflicts() {
-        #expect(ConflictType.allCases.filter(\.allowsConflictTrigger).count == 9)
+        #expect(ConflictType.allCases.filter(\.allowsConflictTrigger).count == 10)
         #expect(!ConflictType.applyErrorDdl.allowsConflictTrigger)
         #expect(ConflictType.deleteMissing.allowsConflictTrigger)
     }
