@@ -11,7 +11,8 @@ internal import Wire
 final class Applier {
     private let settings: ApplySettings
     private var origins: OriginMap
-    private let resolvers = ResolverSettings()
+    private let conflicts: ConflictLog
+    private var resolvers: ResolverSettings { self.conflicts.resolvers }
     private var relations: [UInt32: AppliedRelation] = [:]
     private let builder = RowBuilder()
 
@@ -28,12 +29,15 @@ final class Applier {
     /// Inserts of one table waiting to be written together.
     private var batch: [BdrRow] = []
     private var batchRelation: AppliedRelation?
+    /// Number of the first of them.
+    private var batchFirst: UInt64 = 0
     private static let batchLimit = 1000
 
     /// - Parameter progress: end of the last remote transaction that is committed here.
     init(settings: ApplySettings, progress: UInt64) {
         self.settings = settings
         self.origins = OriginMap(localID: settings.localID)
+        self.conflicts = ConflictLog(settings: settings)
         self.progress = progress
         self.batch.reserveCapacity(Self.batchLimit)
     }
@@ -98,6 +102,7 @@ final class Applier {
         if !self.skipping {
             self.transactionNumber &+= 1
             try host(bdr_host_apply_begin(message.commitLSN, message.commitTime))
+            try self.conflicts.begin()
         }
     }
 
@@ -122,6 +127,7 @@ final class Applier {
                     ON CONFLICT (origin_node_id) DO UPDATE SET position = EXCLUDED.position
                     """, [String(self.settings.peerID), LSN.text(end)])
             }
+            try self.conflicts.flush()
             try host(bdr_host_apply_commit(end, message.commitTime, &localEnd))
         } catch {
             bdr_host_error_add_context(
@@ -133,6 +139,7 @@ final class Applier {
         committed(message.endLSN, localEnd)
         bdr_host_progress_applied(message.endLSN, message.commitTime)
         bdr_host_progress_count(Int32(BDR_COUNT_COMMIT), 1)
+        try self.conflicts.committed()
     }
 
     private func message(_ message: LogicalMessage) throws {
@@ -215,6 +222,9 @@ final class Applier {
                     try self.flushBatch()
                     self.batchRelation = relation
                 }
+                if self.batch.isEmpty {
+                    self.batchFirst = self.change
+                }
                 var row = BdrRow()
                 try RowBuilder.fillRaw(&row, message.tuple, relation)
                 self.batch.append(row)
@@ -250,12 +260,12 @@ final class Applier {
             bdr_host_progress_count(Int32(BDR_COUNT_INSERT), UInt64(done))
         }
         // the optimistic way met a row that exists (or was not worth it): one by one, with detection
-        let first = self.change &- UInt64(count)
+        let last = self.change
         for number in Int(done)..<count {
+            self.change = self.batchFirst &+ UInt64(number)
             do {
                 try self.insertRow(&self.batch[number], relation, transaction)
             } catch {
-                self.change = first &+ UInt64(number) &+ 1
                 let row = self.batch[number]
                 let tuple = TupleView.raw(
                     attributeCount: Int(row.attributes), hasNulls: row.has_nulls != 0, hasVarWidth: row.has_varwidth != 0,
@@ -265,6 +275,7 @@ final class Applier {
                 throw self.inContext(error, "INSERT", relation, tuple)
             }
         }
+        self.change = last
     }
 
     private func insertRow(_ row: inout BdrRow, _ relation: AppliedRelation, _ transaction: BeginMessage) throws {
@@ -286,8 +297,8 @@ final class Applier {
                     detail: "Conflict type multiple_unique_conflicts; its resolver is \"error\".",
                     hint: "Change or delete the rows in the way on this node; replication then goes on by itself.")
             }
-            let decision = decideInsert(
-                local: try self.localRow(found, remote), remote: remote, settings: self.resolvers)
+            let local = try self.localRow(found, remote)
+            let decision = decideInsert(local: local, remote: remote, settings: self.resolvers)
             bdr_host_progress_count(Int32(BDR_COUNT_CONFLICT), 1)
             switch decision {
             case .apply, .applyConflict, .insertInstead:
@@ -300,6 +311,8 @@ final class Applier {
             case .error(let type):
                 throw Self.resolverError(type)
             }
+            try self.record(
+                decision, relation, transaction, found: found, local: local, key: .row(row), remote: .row(row))
             return
         }
     }
@@ -321,9 +334,9 @@ final class Applier {
                 try self.builder.withRow(key, relation) { row in
                     _ = try host(bdr_host_find(relation.handle, &row, &found))
                 }
+                let local = try self.localRow(found, remote)
                 let decision = decideUpdate(
-                    local: try self.localRow(found, remote), remote: remote, newRowComplete: false,
-                    settings: self.resolvers)
+                    local: local, remote: remote, newRowComplete: false, settings: self.resolvers)
                 if decision.conflictType != nil {
                     bdr_host_progress_count(Int32(found.found == 0 ? BDR_COUNT_MISSING : BDR_COUNT_CONFLICT), 1)
                 }
@@ -341,6 +354,9 @@ final class Applier {
                 case .error(let type):
                     throw Self.resolverError(type)
                 }
+                try self.record(
+                    decision, relation, transaction, found: found, local: local, key: .tuple(key),
+                    remote: .tuple(message.new))
                 return
             }
         } catch {
@@ -364,8 +380,8 @@ final class Applier {
                 try self.builder.withRow(message.old, relation) { row in
                     _ = try host(bdr_host_find(relation.handle, &row, &found))
                 }
-                let decision = decideDelete(
-                    local: try self.localRow(found, remote), remote: remote, settings: self.resolvers)
+                let local = try self.localRow(found, remote)
+                let decision = decideDelete(local: local, remote: remote, settings: self.resolvers)
                 if decision.conflictType != nil {
                     bdr_host_progress_count(Int32(found.found == 0 ? BDR_COUNT_MISSING : BDR_COUNT_CONFLICT), 1)
                 }
@@ -380,6 +396,8 @@ final class Applier {
                 case .error(let type):
                     throw Self.resolverError(type)
                 }
+                try self.record(
+                    decision, relation, transaction, found: found, local: local, key: .tuple(message.old), remote: .none)
                 return
             }
         } catch {
@@ -414,6 +432,23 @@ final class Applier {
             }
             throw self.inContext(error, "TRUNCATE", first, nil)
         }
+    }
+
+    /// Records what was decided, and done, if it was about a conflict.
+    private func record(
+        _ decision: Decision, _ relation: AppliedRelation, _ transaction: BeginMessage, found: BdrFound, local: LocalRow,
+        key: ConflictTuple, remote: ConflictTuple
+    ) throws {
+        guard let type = decision.conflictType, let resolution = decision.resolution else {
+            return
+        }
+        var isStored = resolution != .skip
+        if case .none = remote {
+            isStored = false
+        }
+        try self.conflicts.record(
+            type, resolution, relation, transaction, version: self.version(transaction), change: self.change, found: found,
+            local: local, key: key, remote: remote, isStored: isStored)
     }
 
     // MARK: Errors

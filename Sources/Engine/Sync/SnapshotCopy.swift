@@ -95,11 +95,14 @@ final class SnapshotCopy {
             ], to.environment)
         try Transaction.run {
             try SQL.query("DELETE FROM bdr.join_script")
-            // the guard lines are for psql, which is not what runs the script
+            // The guard lines are for psql, which is not what runs the script. Some pg_dumps write policies of an extension's
+            // tables; those of ours are there.
             try SQL.query(
                 """
                 INSERT INTO bdr.join_script (script)
-                SELECT pg_catalog.regexp_replace(s, E'^\\\\\\\\(un)?restrict [A-Za-z0-9]+$', '', 'gn')
+                SELECT pg_catalog.regexp_replace(pg_catalog.regexp_replace(
+                           s, E'^\\\\\\\\(un)?restrict [A-Za-z0-9]+$', '', 'gn'),
+                           E'\\nCREATE POLICY [^ ]+ ON bdr\\.[^;]*;', '', 'g')
                   FROM pg_catalog.convert_from(pg_catalog.pg_read_binary_file($1),
                                                pg_catalog.getdatabaseencoding()) s
                 """, [script.path])
