@@ -41,9 +41,6 @@
 
 /* The largest tuple that is shown, as JSON; larger ones would not be read, and would cost memory and disk. */
 #define MAX_TUPLE (64 * 1024)
-/* What is collected before it is written. */
-#define MAX_PENDING_BYTES (1024 * 1024)
-#define MAX_PENDING_ROWS 1000
 /* How long a write may wait for a lock on the history, ms. */
 #define LOCK_TIMEOUT "1000"
 /* How long the history is left alone after a failure, µs. */
@@ -425,6 +422,79 @@ Keep(const char *text)
 	return MemoryContextStrdup(pending_context, text);
 }
 
+/* What is shown of a conflict, as JSON. */
+typedef struct Shown
+{
+	char	   *key;
+	char	   *remote;
+	char	   *local;
+	char	   *written;
+	bool		same;			/* the local row and the peer's show no difference */
+} Shown;
+
+/* False when something can't be shown. Memory: the current context. */
+static bool
+ShowRows(BdrRel *rel, const BdrRelView *view, const BdrConflict *conflict, const BdrRow *key, const BdrRow *row, bool all,
+		 Shown *shown)
+{
+	bool		with_local = conflict->has_local && view->found != NULL;
+	volatile bool complete = false;
+	Attempt		attempt;
+
+	memset(shown, 0, sizeof(*shown));
+	BeginAttempt(&attempt);
+	PG_TRY();
+	{
+		JsonRow		remote,
+					local,
+					other;
+		Oid			user;
+		int			security;
+
+		/* what belongs to a user's type runs with the rights of the table's owner, as when the row is written */
+		GetUserIdAndSecContext(&user, &security);
+		SetUserIdAndSecContext(view->owner, security | SECURITY_RESTRICTED_OPERATION);
+		if (row)
+			RemoteRow(rel, view, row, false, &remote);
+		if (with_local && (row || all))
+			LocalRow(view->found, &local);
+		shown->same = row && with_local && SameRows(&remote, &local);
+		if (key && !shown->same)
+		{
+			RemoteRow(rel, view, key, true, &other);
+			shown->key = ObjectOf(&other);
+		}
+		if (all && !shown->same)
+		{
+			if (row)
+				shown->remote = ObjectOf(&remote);
+			if (with_local)
+				shown->local = ObjectOf(&local);
+			if (conflict->has_written && view->written)
+			{
+				LocalRow(view->written, &other);
+				shown->written = ObjectOf(&other);
+			}
+		}
+		SetUserIdAndSecContext(user, security);
+		EndAttempt(&attempt);
+		complete = true;
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error = UndoAttempt(&attempt);
+
+		ereport(DEBUG1,
+				(errmsg_internal("rows of a conflict on \"%s.%s\" can't be shown: %s", view->namespace_name, view->name,
+								 error->message)));
+		FreeErrorData(error);
+	}
+	PG_END_TRY();
+	if (!complete)
+		memset(shown, 0, sizeof(*shown));
+	return complete;
+}
+
 int32_t
 bdr_host_conflict_add(BdrRel *rel, const BdrConflict *conflict, const BdrRow *key, const BdrRow *row, bool to_table,
 					  const char **key_text, uint32_t *relation)
@@ -437,14 +507,8 @@ bdr_host_conflict_add(BdrRel *rel, const BdrConflict *conflict, const BdrRow *ke
 	HOST_BEGIN();
 	{
 		BdrRelView	view;
-		char	   *volatile key_json = NULL;
-		char	   *volatile remote_json = NULL;
-		char	   *volatile local_json = NULL;
-		char	   *volatile written_json = NULL;
+		Shown		shown;
 		MemoryContext old;
-		Attempt		attempt;
-		Oid			user;
-		int			security;
 
 		if (work_context == NULL)
 			work_context = AllocSetContextCreate(TopMemoryContext, "bdr conflict", ALLOCSET_DEFAULT_SIZES);
@@ -455,60 +519,12 @@ bdr_host_conflict_add(BdrRel *rel, const BdrConflict *conflict, const BdrRow *ke
 			elog(ERROR, "bdr: relation is not open in this transaction");
 		*relation = view.oid;
 		old = MemoryContextSwitchTo(work_context);
-		BeginAttempt(&attempt);
-		PG_TRY();
-		{
-			JsonRow		remote_row,
-						local_row,
-						written_row,
-						key_row;
-
-			/* what belongs to a user's type runs with the rights of the table's owner, as when the row is written */
-			GetUserIdAndSecContext(&user, &security);
-			SetUserIdAndSecContext(view.owner, security | SECURITY_RESTRICTED_OPERATION);
-			if (row)
-				RemoteRow(rel, &view, row, false, &remote_row);
-			if (conflict->has_local && view.found)
-				LocalRow(view.found, &local_row);
-			if (row && conflict->has_local && view.found && SameRows(&remote_row, &local_row))
-				outcome = BDR_RECORD_SAME_ROWS;
-			else
-			{
-				if (key)
-				{
-					RemoteRow(rel, &view, key, true, &key_row);
-					key_json = ObjectOf(&key_row);
-				}
-				if (to_table)
-				{
-					if (row)
-						remote_json = ObjectOf(&remote_row);
-					if (conflict->has_local && view.found)
-						local_json = ObjectOf(&local_row);
-					if (conflict->has_written && view.written)
-					{
-						LocalRow(view.written, &written_row);
-						written_json = ObjectOf(&written_row);
-					}
-				}
-			}
-			SetUserIdAndSecContext(user, security);
-			EndAttempt(&attempt);
-		}
-		PG_CATCH();
-		{
-			ErrorData  *error = UndoAttempt(&attempt);
-
-			ereport(DEBUG1,
-					(errmsg_internal("rows of a conflict on \"%s.%s\" can't be shown: %s", view.namespace_name, view.name,
-									 error->message)));
-			FreeErrorData(error);
-			key_json = remote_json = local_json = written_json = NULL;
-			outcome = BDR_RECORD_DONE;
-		}
-		PG_END_TRY();
-
-		*key_text = key_json;
+		/* the key alone is better than nothing */
+		if (!ShowRows(rel, &view, conflict, key, row, to_table, &shown))
+			(void) ShowRows(rel, &view, conflict, key, NULL, false, &shown);
+		if (shown.same)
+			outcome = BDR_RECORD_SAME_ROWS;
+		*key_text = shown.key;
 		if (to_table && outcome == BDR_RECORD_DONE)
 		{
 			Pending    *entry = MemoryContextAllocZero(pending_context, sizeof(Pending));
@@ -525,10 +541,10 @@ bdr_host_conflict_add(BdrRel *rel, const BdrConflict *conflict, const BdrRow *ke
 			if (conflict->has_local && view.found)
 				entry->local_xmin =
 					DatumGetTransactionId(slot_getsysattr(view.found, MinTransactionIdAttributeNumber, &isnull));
-			entry->key = Keep(key_json);
-			entry->remote = Keep(remote_json);
-			entry->local = Keep(local_json);
-			entry->written = Keep(written_json);
+			entry->key = Keep(shown.key);
+			entry->remote = Keep(shown.remote);
+			entry->local = Keep(shown.local);
+			entry->written = Keep(shown.written);
 			pending_bytes += sizeof(Pending);
 			MemoryContextSwitchTo(pending_context);
 			pending = lappend(pending, entry);

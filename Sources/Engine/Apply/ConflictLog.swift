@@ -37,6 +37,8 @@ final class ConflictLog {
 
     /// Of the transaction at hand.
     private var counts: [Kind: Count] = [:]
+    /// Of those, what waits to be written.
+    private var pending: [Kind: UInt64] = [:]
     private var limit = LineLimit()
     /// Rows that wait to be written.
     private static let pendingLimit = 1 << 20
@@ -50,6 +52,7 @@ final class ConflictLog {
     func begin() throws {
         bdr_host_conflict_forget()
         self.counts.removeAll(keepingCapacity: true)
+        self.pending.removeAll(keepingCapacity: true)
         var changed = false
         try host(bdr_host_conflict_settings_changed(&changed))
         if changed {
@@ -127,6 +130,9 @@ final class ConflictLog {
         guard let shown else {
             return
         }
+        if hasRoom {
+            self.pending[kind, default: 0] &+= 1
+        }
         if bdr_host_conflict_pending() >= Self.pendingLimit {
             try self.flush()
         }
@@ -148,6 +154,13 @@ final class ConflictLog {
         }
         var lost: Int32 = 0
         try host(bdr_host_conflict_flush(&lost))
+        if lost > 0 {
+            // all or none
+            for (kind, number) in self.pending {
+                self.counts[kind]?.unrecorded &+= number
+            }
+        }
+        self.pending.removeAll(keepingCapacity: true)
     }
 
     /// The transaction is committed.
