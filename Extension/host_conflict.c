@@ -497,13 +497,12 @@ ShowRows(BdrRel *rel, const BdrRelView *view, const BdrConflict *conflict, const
 
 int32_t
 bdr_host_conflict_add(BdrRel *rel, const BdrConflict *conflict, const BdrRow *key, const BdrRow *row, bool to_table,
-					  const char **key_text, uint32_t *relation)
+					  const char **key_text)
 {
 	static MemoryContext work_context = NULL;
 	volatile int32_t outcome = BDR_RECORD_DONE;
 
 	*key_text = NULL;
-	*relation = 0;
 	HOST_BEGIN();
 	{
 		BdrRelView	view;
@@ -517,7 +516,6 @@ bdr_host_conflict_add(BdrRel *rel, const BdrConflict *conflict, const BdrRow *ke
 		MemoryContextReset(work_context);
 		if (!bdr_rel_view(rel, &view))
 			elog(ERROR, "bdr: relation is not open in this transaction");
-		*relation = view.oid;
 		old = MemoryContextSwitchTo(work_context);
 		/* the key alone is better than nothing */
 		if (!ShowRows(rel, &view, conflict, key, row, to_table, &shown))

@@ -402,10 +402,10 @@ enum { BDR_RECORD_DONE = 0, BDR_RECORD_SAME_ROWS = 1 };
 
 /* Keeps a conflict, to be written by bdr_host_conflict_flush; to be called when it is resolved and before anything else is
  * located or written. `key` and `row` are what the peer sent, either may be NULL. to_table false: only *key_text is wanted,
- * the key as JSON, valid until the next call; NULL when it can't be shown. *relation: OID of the local table. Returns
- * BDR_RECORD_SAME_ROWS, and keeps nothing, when the local row equals the peer's. */
+ * the key as JSON, valid until the next call; NULL when it can't be shown. Returns BDR_RECORD_SAME_ROWS, and keeps
+ * nothing, when the local row equals the peer's. */
 int32_t bdr_host_conflict_add(BdrRel *rel, const BdrConflict *conflict, const BdrRow *key, const BdrRow *row, bool to_table,
-							  const char **key_text, uint32_t *relation);
+							  const char **key_text);
 /* Bytes kept. */
 size_t bdr_host_conflict_pending(void);
 /* Writes what is kept into bdr.conflict_history, as part of this transaction. What can't be written is passed over: its

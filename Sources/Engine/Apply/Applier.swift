@@ -196,7 +196,8 @@ final class Applier {
         if found.own_transaction != 0 {
             return .present(version: nil, sameOrigin: true, ownTransaction: true)
         }
-        if found.has_version == 0 {
+        // what a join has copied is older than any change, and the first change of it no conflict
+        if found.has_version == 0 || found.commit_time <= SnapshotCopy.copyTimestamp {
             return .present(version: nil, sameOrigin: false, ownTransaction: false)
         }
         let node = try self.origins.node(origin: found.origin)

@@ -116,9 +116,8 @@ final class ConflictLog {
             return try Self.withRow(key, relation, self.keys) { key in
                 try Self.withRow(remote, relation, self.rows) { remote in
                     var text: UnsafePointer<CChar>?
-                    var oid: UInt32 = 0
                     let outcome = try host(
-                        bdr_host_conflict_add(relation.handle, &conflict, key, remote, hasRoom, &text, &oid))
+                        bdr_host_conflict_add(relation.handle, &conflict, key, remote, hasRoom, &text))
                     if outcome == BDR_RECORD_SAME_ROWS {
                         return nil
                     }

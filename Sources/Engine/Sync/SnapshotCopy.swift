@@ -113,6 +113,8 @@ final class SnapshotCopy {
 
     /// The commit time of copied rows: older than any change. Not the server's epoch itself, which it takes for "not set".
     private static let copyTime = "2000-01-01 00:00:01+00"
+    /// The same, as the server counts: microseconds.
+    static let copyTimestamp: Int64 = 1_000_000
 
     /// Copies all rows, as changes of the target with the oldest possible commit time: whatever either node writes from now
     /// on is newer. Then the values of sequences.

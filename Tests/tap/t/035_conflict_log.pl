@@ -46,8 +46,12 @@ sub counted
 	return $b->sql("SELECT COALESCE(sum($column), 0) FROM bdr.stat_conflicts WHERE conflict_type = '$type'");
 }
 
-# Settings reach the running worker.
+# Copied rows are changed by the first who comes.
+$a->sql("UPDATE t SET v = 'first' WHERE id IN (1, 2)");
 wait_caught_up($a, $b);
+$b->value_ok('SELECT count(*) FROM bdr.stat_conflicts', '0', 'the first change of a copied row is no conflict');
+
+# Settings reach the running worker.
 my ($worker) = $b->pids('apply');
 $b->sql("SELECT bdr.alter_node_set_conflict_resolver('node_b', 'update_origin_change', 'skip')");
 unheard("UPDATE t SET v = 'b' WHERE id = 1");
@@ -70,7 +74,7 @@ $a->sql('DELETE FROM t WHERE id BETWEEN 101 AND 400');
 wait_caught_up($a, $b);
 is(counted('nskipped', 'delete_missing'), '300', 'all conflicts are counted');
 my $lines = () = $b->log_since($position) =~ /conflict delete_missing on table/g;
-cmp_ok($lines, '>=', 20, 'some are in the log');
+cmp_ok($lines, '>', 0, 'some are in the log');
 cmp_ok($lines, '<=', 60, 'but not all of them');
 ok(wait_until(sub {
 	$a->sql("UPDATE t SET v = v || '.' WHERE id = 2");
@@ -97,14 +101,25 @@ $b->value_ok("SELECT count(*) FROM bdr.conflict_history WHERE conflict_type = 'u
 # Bounded in size, within one transaction, too.
 $b->sql('TRUNCATE bdr.conflict_history');
 $b->sql("ALTER SYSTEM SET bdr.conflict_history_max_size = '2MB'; SELECT pg_reload_conf()");
+# what was there before counts until the manager measures anew
+my $key = 500;
+ok(wait_until(sub {
+	unheard("DELETE FROM t WHERE id = $key");
+	$a->sql("DELETE FROM t WHERE id = $key");
+	$key++;
+	return wait_caught_up($a, $b) && $b->sql('SELECT count(*) FROM bdr.conflict_history') > 0;
+}), 'an empty history takes conflicts again');
+my $without_room = counted('nunrecorded', 'update_origin_change');
 $b->sql("SELECT bdr.alter_subscription_disable()");
 $b->wait_for("SELECT count(*) FROM bdr.workers WHERE worker_role_name = 'apply'", '0');
 unheard("UPDATE t SET v = 'b' WHERE id > 1000");
 $a->sql("UPDATE t SET v = 'a 2' WHERE id > 1000");
-# what was there before is measured anew only now and then
-ok(wait_until(sub { $b->sql('SELECT bdr.alter_subscription_enable()'); return wait_caught_up($a, $b); }), 'replication goes on');
-cmp_ok($b->sql("SELECT sum(pg_total_relation_size(relid)) FROM pg_partition_tree('bdr.conflict_history')"), '<', 6_000_000, 'the history does not grow further');
-cmp_ok(counted('nunrecorded', 'update_origin_change'), '>', 10000, 'what has no room is only counted');
+$b->sql('SELECT bdr.alter_subscription_enable()');
+ok(wait_caught_up($a, $b), 'replication goes on');
+my $stored = $b->sql("SELECT count(*) FROM bdr.conflict_history WHERE conflict_type = 'update_origin_change'");
+cmp_ok($stored, '>', 1000, 'there is room for some conflicts');
+cmp_ok($b->sql("SELECT sum(pg_total_relation_size(relid)) FROM pg_partition_tree('bdr.conflict_history')"), '<', 6_000_000, 'but not for all of them');
+is(counted('nunrecorded', 'update_origin_change') - $without_room, 29000 - $stored, 'the others are counted');
 same_ok($a, $b, 't', 'rows are as without');
 $b->sql("ALTER SYSTEM RESET bdr.conflict_history_max_size; SELECT pg_reload_conf()");
 
