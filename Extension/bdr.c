@@ -36,6 +36,9 @@ bool		bdr_synchronize_failover_slots = true;
 char	   *bdr_synchronize_failover_slots_dsn = NULL;
 int			bdr_standby_slots_min_confirmed = -1;
 bool		bdr_crdt_raw_value = false;
+int			bdr_conflict_log_level = LOG;
+int			bdr_conflict_history_retention = 30 * 24 * 60;
+int			bdr_conflict_history_max_size = 1024;
 static char *bdr_standby_slot_names = NULL;
 static char *bdr_debug_join_pause_at = NULL;
 
@@ -66,6 +69,21 @@ static const struct config_enum_entry synchronous_commit_values[] = {
 	{"no", SYNCHRONOUS_COMMIT_OFF, true},
 	{"1", SYNCHRONOUS_COMMIT_ON, true},
 	{"0", SYNCHRONOUS_COMMIT_OFF, true},
+	{NULL, 0, false}
+};
+
+/* None that would end the transaction. */
+static const struct config_enum_entry conflict_log_levels[] = {
+	{"debug5", DEBUG5, false},
+	{"debug4", DEBUG4, false},
+	{"debug3", DEBUG3, false},
+	{"debug2", DEBUG2, false},
+	{"debug1", DEBUG1, false},
+	{"debug", DEBUG2, true},
+	{"log", LOG, false},
+	{"info", INFO, true},
+	{"notice", NOTICE, false},
+	{"warning", WARNING, false},
 	{NULL, 0, false}
 };
 
@@ -193,6 +211,31 @@ DefineSettings(void)
 							"rows back that were deleted meanwhile, and has to be parted and joined again. -1 means no limit.",
 							&bdr_row_stamp_keep_size,
 							1024, -1, MAX_KILOBYTES,
+							PGC_SIGHUP,
+							GUC_UNIT_MB,
+							NULL, NULL, NULL);
+	DefineCustomEnumVariable("bdr.conflict_log_level",
+							 "Sets the level of messages about conflicts in the server's log.",
+							 "Which conflicts are logged is set with bdr.alter_node_set_log_config().",
+							 &bdr_conflict_log_level,
+							 LOG,
+							 conflict_log_levels,
+							 PGC_SUSET,
+							 0,
+							 NULL, NULL, NULL);
+	DefineCustomIntVariable("bdr.conflict_history_retention",
+							"Sets how long conflicts are kept in bdr.conflict_history.",
+							"Partitions, one for each day, are dropped when all of their time is past it. -1 keeps them for ever.",
+							&bdr_conflict_history_retention,
+							30 * 24 * 60, -1, INT_MAX,
+							PGC_SIGHUP,
+							GUC_UNIT_MIN,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("bdr.conflict_history_max_size",
+							"Sets how large bdr.conflict_history may grow.",
+							"Conflicts for which there is no room are only counted. 0: none is stored. -1: no limit.",
+							&bdr_conflict_history_max_size,
+							1024, -1, INT_MAX,
 							PGC_SIGHUP,
 							GUC_UNIT_MB,
 							NULL, NULL, NULL);

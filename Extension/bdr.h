@@ -86,6 +86,9 @@ extern int	bdr_maximum_clock_skew;
 extern int	bdr_maximum_clock_skew_action;
 extern int	bdr_row_stamp_keep_size;
 extern int	bdr_max_databases;
+extern int	bdr_conflict_log_level;
+extern int	bdr_conflict_history_retention;
+extern int	bdr_conflict_history_max_size;
 extern bool bdr_accept_connections;
 extern bool bdr_internal_session;
 extern bool bdr_synchronize_failover_slots;
@@ -155,6 +158,31 @@ extern XLogRecPtr bdr_wal_end(void);
 
 /* host_executor.c: closes what the applying transaction opened; commit = false after an error */
 extern void bdr_executor_end_transaction(bool commit);
+
+/* What host_conflict.c shows of a relation, the row that was located last and the one that was written last. */
+struct TupleTableSlot;
+typedef struct BdrRelView
+{
+	Oid			oid;
+	Oid			owner;
+	const char *namespace_name;
+	const char *name;
+	bool		whole_row_key;
+	int			ncolumns;
+	const BdrColumnDesc *columns;
+	struct TupleTableSlot *found;	/* NULL when there is none; with the columns of the partition where it lies */
+	struct TupleTableSlot *written;
+} BdrRelView;
+extern bool bdr_rel_view(BdrRel *rel, BdrRelView *view);
+/* takes a raw row apart; values and nulls have room for the columns of the peer */
+extern void bdr_raw_row_values(BdrRel *rel, const BdrRow *row, Datum *values, bool *nulls);
+
+/* conflict_stats.c */
+extern Size bdr_conflict_stats_shmem_size(void);
+extern void bdr_conflict_stats_shmem_startup(void);
+extern void bdr_conflict_stats_forget(Oid database);
+extern bool bdr_conflict_history_has_room(void);
+extern void bdr_conflict_history_grew(uint64 bytes);
 
 /* hooks.c */
 extern void bdr_hooks_init(void);

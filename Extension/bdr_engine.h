@@ -81,6 +81,11 @@ extern int32_t bdr_engine_wait_for_apply_queue(const char *peer_name, bool has_t
 extern int32_t bdr_engine_alter_subscription(const char *name, bool enabled, bool immediate, int32_t *changed);
 extern int32_t bdr_engine_local_group_slot_name(char **result);
 extern int32_t bdr_engine_request_replay_progress_update(void);
+extern int32_t bdr_engine_alter_conflict_resolver(const char *node_name, const char *type, const char *resolver);
+/* Lists end with NULL; a list that is NULL means all. */
+extern int32_t bdr_engine_alter_conflict_log(const char *node_name, bool to_file, bool to_table, const char *const *types,
+											 const char *const *resolutions);
+extern int32_t bdr_engine_conflict_types(BdrSqlResult **result);
 extern int32_t bdr_engine_state_name(uint32_t state, char **result);
 
 /* Conflict-free values (Types/CRDTFunctions.swift). type: 1 gcounter, 2 gsum, 3 pncounter, 4 pnsum. A state and a numeric (in

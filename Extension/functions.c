@@ -33,6 +33,9 @@ PG_FUNCTION_INFO_V1(bdr_alter_subscription_disable);
 PG_FUNCTION_INFO_V1(bdr_local_group_slot_name);
 PG_FUNCTION_INFO_V1(bdr_request_replay_progress_update);
 PG_FUNCTION_INFO_V1(bdr_promote_node);
+PG_FUNCTION_INFO_V1(bdr_alter_node_set_conflict_resolver);
+PG_FUNCTION_INFO_V1(bdr_alter_node_set_log_config);
+PG_FUNCTION_INFO_V1(bdr_internal_conflict_types);
 PG_FUNCTION_INFO_V1(bdr_peer_state_name);
 PG_FUNCTION_INFO_V1(bdr_mask_dsn);
 PG_FUNCTION_INFO_V1(bdr_object_name);
@@ -268,6 +271,55 @@ bdr_request_replay_progress_update(PG_FUNCTION_ARGS)
 	bdr_require_preload();
 	ENGINE_CALL(bdr_engine_request_replay_progress_update());
 	PG_RETURN_VOID();
+}
+
+Datum
+bdr_alter_node_set_conflict_resolver(PG_FUNCTION_ARGS)
+{
+	ENGINE_CALL(bdr_engine_alter_conflict_resolver(TextArgument(fcinfo, 0), TextArgument(fcinfo, 1),
+												   TextArgument(fcinfo, 2)));
+	PG_RETURN_VOID();
+}
+
+/* Elements of an array of text, ended by NULL; NULL for SQL NULL. */
+static const char **
+TextArrayArgument(FunctionCallInfo fcinfo, int number, const char *name)
+{
+	const char **texts;
+	Datum	   *elements;
+	bool	   *nulls;
+	int			count;
+
+	if (PG_ARGISNULL(number))
+		return NULL;
+	deconstruct_array(PG_GETARG_ARRAYTYPE_P(number), TEXTOID, -1, false, TYPALIGN_INT, &elements, &nulls, &count);
+	texts = palloc0(sizeof(char *) * (count + 1));
+	for (int i = 0; i < count; i++)
+	{
+		if (nulls[i])
+			ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("%s must not contain nulls", name)));
+		texts[i] = TextDatumGetCString(elements[i]);
+	}
+	return texts;
+}
+
+Datum
+bdr_alter_node_set_log_config(PG_FUNCTION_ARGS)
+{
+	ENGINE_CALL(bdr_engine_alter_conflict_log(TextArgument(fcinfo, 0), FlagArgument(fcinfo, 1, "log_to_file"),
+											  FlagArgument(fcinfo, 2, "log_to_table"),
+											  TextArrayArgument(fcinfo, 3, "conflict_type"),
+											  TextArrayArgument(fcinfo, 4, "conflict_resolution")));
+	PG_RETURN_VOID();
+}
+
+Datum
+bdr_internal_conflict_types(PG_FUNCTION_ARGS)
+{
+	BdrSqlResult *rows = NULL;
+
+	ENGINE_CALL(bdr_engine_conflict_types(&rows));
+	return EngineRows(fcinfo, rows);
 }
 
 Datum

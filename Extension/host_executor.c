@@ -123,6 +123,7 @@ typedef struct Target
 	TupleTableSlot *row;		/* virtual, root's columns */
 	TupleTableSlot *raw;		/* heap tuple, root's columns */
 	Leaf	   *leaf;			/* of a plain table, or the last one used */
+	TupleTableSlot *written;	/* the row that was stored last */
 	List	   *leaves;
 	bool		has_triggers;
 	bool		key_routes;		/* the peer's key columns decide the partition */
@@ -1487,6 +1488,7 @@ InsertInto(Target *target, Leaf *leaf, TupleTableSlot *row)
 	ExecSimpleRelationInsert(info, estate, row);
 	if (triggers)
 		AfterTriggerEndQuery(estate);
+	target->written = row;
 	wrote_since_increment = true;
 }
 
@@ -1821,6 +1823,7 @@ UpdateLocated(Target *target, Leaf *leaf, TupleTableSlot *row)
 		AfterTriggerEndQuery(estate);
 	}
 	list_free(recheck);
+	target->written = row;
 	wrote_since_increment = true;
 	return BDR_DONE;
 }
@@ -2195,4 +2198,38 @@ bdr_host_truncate(BdrRel *const *rels, int32_t n, bool cascade, bool restart_ide
 	}
 	HOST_END();
 	return BDR_OK;
+}
+
+/* ---- for the record of conflicts ------------------------------------------------------------------------------ */
+
+/* False when the relation is not open in this transaction. Rows are those of the last call for it. */
+bool
+bdr_rel_view(BdrRel *rel, BdrRelView *view)
+{
+	Target	   *target = rel ? rel->target : NULL;
+
+	memset(view, 0, sizeof(*view));
+	if (target == NULL)
+		return false;
+	view->oid = rel->oid;
+	view->owner = rel->owner;
+	view->namespace_name = rel->namespace_name;
+	view->name = rel->name;
+	view->whole_row_key = rel->replica_identity == REPLICA_IDENTITY_FULL;
+	view->ncolumns = rel->ncolumns;
+	view->columns = rel->columns;
+	if (target->leaf && !TTS_EMPTY(target->leaf->found))
+		view->found = target->leaf->found;
+	if (target->written && !TTS_EMPTY(target->written))
+		view->written = target->written;
+	return true;
+}
+
+void
+bdr_raw_row_values(BdrRel *rel, const BdrRow *row, Datum *values, bool *nulls)
+{
+	CheckRowShape(rel, row);
+	heap_deform_tuple(MakeRawTuple(row), rel->raw_desc, values, nulls);
+	if (row->deep_check)
+		DeepCheck(rel, rel->raw_desc, values, nulls);
 }

@@ -212,7 +212,8 @@ RequestShmem(void)
 		previous_shmem_request();
 	RequestAddinShmemSpace(SharedSize());
 	RequestAddinShmemSpace(bdr_sent_shmem_size());
-	RequestNamedLWLockTranche("bdr", 1);
+	RequestAddinShmemSpace(bdr_conflict_stats_shmem_size());
+	RequestNamedLWLockTranche("bdr", 2);
 }
 
 static void
@@ -256,6 +257,7 @@ StartupShmem(void)
 		}
 	}
 	bdr_sent_shmem_startup();
+	bdr_conflict_stats_shmem_startup();
 	LWLockRelease(AddinShmemInitLock);
 }
 
@@ -1090,6 +1092,7 @@ bdr_forget_database(Oid oid)
 	if (database)
 		FreeDatabase(database);
 	LWLockRelease(shared->lock);
+	bdr_conflict_stats_forget(oid);
 }
 
 /* Asks all workers of a database to stop; returns how many are still there. */

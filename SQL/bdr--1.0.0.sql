@@ -343,6 +343,57 @@ CREATE TABLE bdr.worker_error (
 CREATE INDEX worker_error_of_worker ON bdr.worker_error (worker_role, peer_node_id, error_id);
 COMMENT ON TABLE bdr.worker_error IS 'last errors of background workers, a bounded number of each';
 
+CREATE TABLE bdr.conflict_resolver (
+	conflict_type text PRIMARY KEY,
+	conflict_resolver text NOT NULL
+);
+COMMENT ON TABLE bdr.conflict_resolver IS 'resolvers that this node was told to use in place of the defaults';
+
+CREATE TABLE bdr.conflict_log_config (
+	log_name text PRIMARY KEY DEFAULT 'default' CHECK (log_name = 'default'),
+	log_to_file bool NOT NULL DEFAULT true,
+	log_to_table bool NOT NULL DEFAULT true,
+	log_conflict_type text[],
+	log_conflict_res text[]
+);
+COMMENT ON TABLE bdr.conflict_log_config IS 'which conflicts are logged, and where to; a null list: all';
+
+-- The manager of a node makes a partition for each day, and the policies: pg_dump would write policies of an extension's
+-- table into its output beside the extension, and the dump could not be restored.
+CREATE TABLE bdr.conflict_history (
+	sub_id oid,
+	local_xid xid,
+	local_lsn pg_lsn,
+	local_time timestamptz NOT NULL,
+	remote_xid xid,
+	remote_commit_lsn pg_lsn,
+	remote_commit_time timestamptz,
+	conflict_type text NOT NULL,
+	conflict_resolution text NOT NULL,
+	conflict_index regclass,
+	reloid oid,
+	nspname text,
+	relname text,
+	key_tuple json,
+	remote_tuple json,
+	local_tuple json,
+	apply_tuple json,
+	local_tuple_xmin xid,
+	local_tuple_node_id oid,
+	local_tuple_commit_time timestamptz,
+	origin_node_id oid,
+	remote_change_nr oid
+) PARTITION BY RANGE (local_time);
+ALTER TABLE bdr.conflict_history ENABLE ROW LEVEL SECURITY;
+COMMENT ON TABLE bdr.conflict_history IS 'conflicts that this node has resolved';
+COMMENT ON COLUMN bdr.conflict_history.origin_node_id IS 'where the change was first committed';
+COMMENT ON COLUMN bdr.conflict_history.remote_change_nr IS 'number of the change in its transaction, from 1';
+COMMENT ON COLUMN bdr.conflict_history.apply_tuple IS 'the row that was stored; null when none was';
+
+-- so that a conflict finds a partition whatever the manager has come to
+CREATE TABLE bdr.conflict_history_default PARTITION OF bdr.conflict_history DEFAULT;
+COMMENT ON TABLE bdr.conflict_history_default IS 'conflicts of days for which there was no partition';
+
 -- ---------------------------------------------------------------------------------------------------------------------
 -- Functions. Those that run SQL fix their search_path, so that no object of a user can come between.
 -- ---------------------------------------------------------------------------------------------------------------------
@@ -452,6 +503,20 @@ CREATE FUNCTION bdr.request_replay_progress_update() RETURNS void
 	AS 'MODULE_PATHNAME', 'bdr_request_replay_progress_update';
 COMMENT ON FUNCTION bdr.request_replay_progress_update() IS 'tells the others now how far this node is, and asks them to do the same';
 
+CREATE FUNCTION bdr.alter_node_set_conflict_resolver(node_name text, conflict_type text, conflict_resolver text) RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME', 'bdr_alter_node_set_conflict_resolver';
+COMMENT ON FUNCTION bdr.alter_node_set_conflict_resolver(text, text, text) IS
+	'sets how the local node resolves conflicts of a type';
+
+CREATE FUNCTION bdr.alter_node_set_log_config(node_name text, log_to_file bool DEFAULT true, log_to_table bool DEFAULT true,
+											  conflict_type text[] DEFAULT NULL, conflict_resolution text[] DEFAULT NULL)
+	RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME', 'bdr_alter_node_set_log_config';
+COMMENT ON FUNCTION bdr.alter_node_set_log_config(text, bool, bool, text[], text[]) IS
+	'sets which conflicts the local node logs, to the server''s log and to bdr.conflict_history; null lists: all';
+
 -- for those who may wait for peers but not read the catalog
 CREATE FUNCTION bdr.local_group_slot_name() RETURNS text
 	LANGUAGE c STABLE PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -479,7 +544,18 @@ CREATE FUNCTION bdr.show_workers(OUT worker_pid int, OUT worker_role int, OUT wo
 	LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'bdr_show_workers';
 COMMENT ON FUNCTION bdr.show_workers() IS 'background workers of this database';
 
+CREATE FUNCTION bdr.show_conflict_stats(
+		OUT relid oid, OUT conflict_type text, OUT napplied bigint, OUT nskipped bigint, OUT nmerged bigint, OUT nuser bigint,
+		OUT nunrecorded bigint, OUT last_time timestamptz)
+	RETURNS SETOF record
+	LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'bdr_show_conflict_stats';
+COMMENT ON FUNCTION bdr.show_conflict_stats() IS 'conflicts that were counted since the server started';
+
 -- Internal: what views and other nodes call. Not for people.
+
+CREATE FUNCTION bdr.internal_conflict_types(OUT conflict_type text, OUT default_resolver text) RETURNS SETOF record
+	LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'bdr_internal_conflict_types';
+COMMENT ON FUNCTION bdr.internal_conflict_types() IS 'all conflict types with the resolver that a new node uses';
 
 CREATE FUNCTION bdr.internal_mask_dsn(dsn text) RETURNS text
 	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'bdr_mask_dsn';
@@ -905,24 +981,58 @@ FROM bdr.join_table t
 	CROSS JOIN bdr.join_state j;
 COMMENT ON VIEW bdr.join_table_progress IS 'how far the copy of each table has come; indexes: waits for them, or has them created now';
 
+CREATE VIEW bdr.node_conflict_resolvers AS
+SELECT t.conflict_type, COALESCE(r.conflict_resolver, t.default_resolver) AS conflict_resolver
+FROM bdr.internal_conflict_types() t
+	LEFT JOIN bdr.conflict_resolver r ON r.conflict_type = t.conflict_type;
+COMMENT ON VIEW bdr.node_conflict_resolvers IS 'how the local node resolves conflicts of each type';
+
+CREATE VIEW bdr.node_log_config AS
+SELECT d.log_name, COALESCE(c.log_to_file, true) AS log_to_file, COALESCE(c.log_to_table, true) AS log_to_table,
+	c.log_conflict_type, c.log_conflict_res
+FROM (VALUES ('default'::text)) d (log_name)
+	LEFT JOIN bdr.conflict_log_config c ON c.log_name = d.log_name;
+COMMENT ON VIEW bdr.node_log_config IS 'which conflicts the local node logs, and where to; a null list: all';
+
+CREATE VIEW bdr.conflict_history_summary AS
+SELECT h.nspname, h.relname, h.local_time, h.local_tuple_commit_time, h.remote_commit_time, h.conflict_type,
+	h.conflict_resolution, h.origin_node_id, h.remote_commit_lsn, h.remote_change_nr
+FROM bdr.conflict_history h;
+COMMENT ON VIEW bdr.conflict_history_summary IS 'conflicts that this node has resolved, without the contents of rows';
+
+CREATE VIEW bdr.stat_conflicts AS
+SELECT n.nspname, c.relname, s.relid, s.conflict_type, s.napplied + s.nskipped + s.nmerged + s.nuser AS nconflict, s.napplied,
+	s.nskipped, s.nmerged, s.nuser, s.nunrecorded, s.last_time AS last_conflict_time
+FROM bdr.show_conflict_stats() s
+	LEFT JOIN pg_catalog.pg_class c ON c.oid = s.relid
+	LEFT JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace;
+COMMENT ON VIEW bdr.stat_conflicts IS 'conflicts of each table and type since the server started; relid 0: of tables for which there was no room';
+
 -- ---------------------------------------------------------------------------------------------------------------------
 -- Rights
 -- ---------------------------------------------------------------------------------------------------------------------
 
 REVOKE ALL ON ALL ROUTINES IN SCHEMA bdr FROM PUBLIC;
 
+-- For everybody: the owner of a table may read the conflicts of its rows, and row security keeps the others out.
+GRANT USAGE ON SCHEMA bdr TO PUBLIC;
+GRANT SELECT ON bdr.conflict_history TO PUBLIC;
 GRANT USAGE ON SCHEMA bdr TO bdr_superuser, bdr_read_all_stats, bdr_monitor, bdr_application, bdr_read_all_conflicts;
 GRANT ALL ON ALL TABLES IN SCHEMA bdr TO bdr_superuser;
 GRANT ALL ON ALL SEQUENCES IN SCHEMA bdr TO bdr_superuser;
 GRANT ALL ON ALL ROUTINES IN SCHEMA bdr TO bdr_superuser;
+-- what is in rows is for their owners; there is no row security on partitions
+REVOKE ALL ON bdr.conflict_history_default FROM bdr_superuser;
 REVOKE ALL ON FUNCTION bdr.boundary_test(text, bigint) FROM bdr_superuser;
 
 GRANT SELECT ON bdr.local_node_summary, bdr.node, bdr.node_group, bdr.node_local_info, bdr.node_peer_progress,
 	bdr.node_slots, bdr.node_summary, bdr.state_journal_details, bdr.stat_subscription, bdr.subscription,
 	bdr.subscription_summary, bdr.worker_errors, bdr.workers, bdr.join_progress, bdr.join_table_progress, bdr.part_progress,
-	bdr.node_replication_rates, bdr.group_slot_retention, bdr.missing_changes TO bdr_read_all_stats;
+	bdr.node_replication_rates, bdr.group_slot_retention, bdr.missing_changes, bdr.conflict_history_summary,
+	bdr.node_conflict_resolvers, bdr.node_log_config, bdr.stat_conflicts TO bdr_read_all_stats;
 GRANT EXECUTE ON FUNCTION bdr.bdr_edition(), bdr.bdr_version(), bdr.bdr_version_num(), bdr.peer_state_name(oid),
-	bdr.show_subscription_status(), bdr.show_workers(), bdr.internal_mask_dsn(text),
+	bdr.show_subscription_status(), bdr.show_workers(), bdr.show_conflict_stats(), bdr.internal_conflict_types(),
+	bdr.internal_mask_dsn(text),
 	bdr.internal_object_name(text, text, text, text, text), bdr.local_group_slot_name() TO bdr_read_all_stats;
 GRANT EXECUTE ON FUNCTION bdr.wait_slot_confirm_lsn(text, pg_lsn), bdr.local_group_slot_name() TO bdr_application;
 

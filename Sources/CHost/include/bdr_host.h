@@ -439,5 +439,64 @@ int32_t bdr_host_truncate(BdrRel *const *rels, int32_t n, bool cascade, bool res
 
 /* Hands bytes to the SQL function that asked for them; result is what it gave. */
 int32_t bdr_host_crdt_result(void *result, const uint8_t *data, size_t length);
+/* ---- record of conflicts (host_conflict.c, conflict_stats.c) --------------------------------------------------- */
+
+/* In the order of Conflict.Resolution. */
+enum { BDR_RESOLUTION_APPLY_REMOTE = 0, BDR_RESOLUTION_SKIP, BDR_RESOLUTION_MERGE, BDR_RESOLUTION_USER, BDR_RESOLUTION_KINDS };
+
+typedef struct BdrConflict
+{
+	const char *type;
+	const char *resolution;
+	uint32_t subscription;	/* 0: none */
+	uint32_t remote_xid;
+	uint64_t remote_lsn;
+	int64_t remote_time;
+	uint32_t origin_node;
+	uint32_t change;
+	uint32_t index;			/* OID, 0: none */
+	uint8_t has_local;		/* the row that was located last is the one in the way */
+	uint8_t has_written;	/* the row that was stored last is the outcome */
+	uint8_t has_local_version;
+	uint32_t local_node;
+	int64_t local_time;
+} BdrConflict;
+
+enum { BDR_RECORD_DONE = 0, BDR_RECORD_SAME_ROWS = 1 };
+
+/* Keeps a conflict, to be written by bdr_host_conflict_flush; to be called when it is resolved and before anything else is
+ * located or written. `key` and `row` are what the peer sent, either may be NULL. to_table false: only *key_text is wanted,
+ * the key as JSON, valid until the next call; NULL when it can't be shown. Returns BDR_RECORD_SAME_ROWS, and keeps
+ * nothing, when the local row equals the peer's. */
+int32_t bdr_host_conflict_add(BdrRel *rel, const BdrConflict *conflict, const BdrRow *key, const BdrRow *row, bool to_table,
+							  const char **key_text);
+/* Bytes kept. */
+size_t bdr_host_conflict_pending(void);
+/* Writes what is kept into bdr.conflict_history, as part of this transaction. What can't be written is passed over: its
+ * number is *lost. */
+int32_t bdr_host_conflict_flush(int32_t *lost);
+/* Forgets what is kept. */
+void bdr_host_conflict_forget(void);
+/* Whether the history takes conflicts now: there is room, and it has not failed just before. */
+bool bdr_host_conflict_history_open(void);
+/* A message at bdr.conflict_log_level. */
+int32_t bdr_host_conflict_log(const char *message, const char *detail);
+/* True once after the catalog of resolvers and log settings has, or may have, changed; inside a transaction. */
+int32_t bdr_host_conflict_settings_changed(bool *changed);
+/* Tells all sessions, when this transaction is committed, that it has changed. */
+int32_t bdr_host_conflict_settings_notify(void);
+/* Time in the form in which the server shows it; valid until the next call. */
+const char *bdr_host_time_text(int64_t time);
+
+/* Counts conflicts that are resolved and committed; unrecorded: of these, how many are not in the history for want of room. */
+void bdr_host_conflict_count(uint32_t relation, const char *type, int32_t resolution, uint64_t n, uint64_t unrecorded);
+/* Size of the history as measured. */
+void bdr_host_conflict_history_size(uint64_t bytes);
+/* Forgets counters of tables that are gone, if there are many. Inside a transaction. */
+int32_t bdr_host_conflict_sweep(void);
+
+/* Runs statements that may fail, in a subtransaction: *result is NULL then, and the log has the reason (unless it is a lock
+ * that was not to be had within lock_timeout ms). */
+int32_t bdr_host_sql_attempt(const char *sql, int32_t lock_timeout, BdrSqlResult **result);
 
 #endif

@@ -11,7 +11,8 @@ internal import Wire
 final class Applier {
     private let settings: ApplySettings
     private var origins: OriginMap
-    private let resolvers = ResolverSettings()
+    private let conflicts: ConflictLog
+    private var resolvers: ResolverSettings { self.conflicts.resolvers }
     private var relations: [UInt32: AppliedRelation] = [:]
     private let builder = RowBuilder()
     private let otherBuilder = RowBuilder()
@@ -37,6 +38,8 @@ final class Applier {
     /// Inserts of one table waiting to be written together.
     private var batch: [BdrRow] = []
     private var batchRelation: AppliedRelation?
+    /// Number of the first of them.
+    private var batchFirst: UInt64 = 0
     private static let batchLimit = 1000
 
     /// - Parameter progress: end of the last remote transaction that is committed here.
@@ -44,6 +47,7 @@ final class Applier {
         self.settings = settings
         self.origins = OriginMap(localID: settings.localID)
         self.fetch = ValueFetch(settings: settings)
+        self.conflicts = ConflictLog(settings: settings)
         self.progress = progress
         self.batch.reserveCapacity(Self.batchLimit)
     }
@@ -110,6 +114,7 @@ final class Applier {
             self.keepsStamps = bdr_host_members() != 1
             try self.waitForClock(message.commitTime)
             try host(bdr_host_apply_begin(message.commitLSN, message.commitTime))
+            try self.conflicts.begin()
         }
     }
 
@@ -169,6 +174,7 @@ final class Applier {
                     ON CONFLICT (origin_node_id) DO UPDATE SET position = EXCLUDED.position
                     """, [String(self.settings.peerID), LSN.text(end)])
             }
+            try self.conflicts.flush()
             try host(bdr_host_apply_commit(end, message.commitTime, &localEnd))
         } catch {
             bdr_host_error_add_context(
@@ -180,6 +186,7 @@ final class Applier {
         committed(message.endLSN, localEnd)
         bdr_host_progress_applied(message.endLSN, message.commitTime)
         bdr_host_progress_count(Int32(BDR_COUNT_COMMIT), 1)
+        try self.conflicts.committed()
     }
 
     private func message(_ message: LogicalMessage) throws {
@@ -236,7 +243,8 @@ final class Applier {
         if found.own_transaction != 0 {
             return .present(version: nil, sameOrigin: true, ownTransaction: true)
         }
-        guard let version = try self.rowVersion(found) else {
+        // what a join has copied is older than any change, and the first change of it no conflict
+        guard let version = try self.rowVersion(found), version.time > SnapshotCopy.copyTimestamp else {
             return .present(version: nil, sameOrigin: false, ownTransaction: false)
         }
         return .present(version: version, sameOrigin: version.node == remote.node, ownTransaction: false)
@@ -249,12 +257,9 @@ final class Applier {
         return RowVersion(time: found.commit_time, node: try self.origins.node(origin: found.origin))
     }
 
-    /// Rows that a join copied have this commit time, and perhaps a stamp that says more.
-    private static let copyTime: Int64 = 1_000_000
-
     /// What is known of the key that was looked for last: by the row, if there is one, or by what is remembered.
     private func state(_ relation: AppliedRelation, _ found: BdrFound, _ remote: RowVersion) throws -> LocalState {
-        if found.found != 0 && (found.own_transaction != 0 || (found.has_version != 0 && found.commit_time > Self.copyTime)) {
+        if found.found != 0 && (found.own_transaction != 0 || (found.has_version != 0 && found.commit_time > SnapshotCopy.copyTimestamp)) {
             return try self.state(found, remote)
         }
         var stamps = BdrStamps()
@@ -300,6 +305,9 @@ final class Applier {
                     try self.flushBatch()
                     self.batchRelation = relation
                 }
+                if self.batch.isEmpty {
+                    self.batchFirst = self.change
+                }
                 var row = BdrRow()
                 try RowBuilder.fillRaw(&row, message.tuple, relation)
                 self.batch.append(row)
@@ -335,12 +343,12 @@ final class Applier {
             bdr_host_progress_count(Int32(BDR_COUNT_INSERT), UInt64(done))
         }
         // the optimistic way met a row that exists (or was not worth it): one by one, with detection
-        let first = self.change &- UInt64(count)
+        let last = self.change
         for number in Int(done)..<count {
+            self.change = self.batchFirst &+ UInt64(number)
             do {
                 try self.insertRow(&self.batch[number], relation, transaction)
             } catch {
-                self.change = first &+ UInt64(number) &+ 1
                 let row = self.batch[number]
                 let tuple = TupleView.raw(
                     attributeCount: Int(row.attributes), hasNulls: row.has_nulls != 0, hasVarWidth: row.has_varwidth != 0,
@@ -350,11 +358,11 @@ final class Applier {
                 throw self.inContext(error, "INSERT", relation, tuple)
             }
         }
+        self.change = last
     }
 
     private func insertRow(_ row: inout BdrRow, _ relation: AppliedRelation, _ transaction: BeginMessage) throws {
-        let remote = self.version(transaction)
-        if try self.write(&row, relation, remote, isNewKey: false) {
+        if try self.write(&row, relation, transaction, isNewKey: false) {
             bdr_host_progress_count(Int32(BDR_COUNT_INSERT), 1)
         }
     }
@@ -363,8 +371,9 @@ final class Applier {
     /// - Parameter isNewKey: it is the new key of an UPDATE, not an INSERT.
     /// - Returns: whether the row was written.
     private func write(
-        _ row: inout BdrRow, _ relation: AppliedRelation, _ remote: RowVersion, isNewKey: Bool
+        _ row: inout BdrRow, _ relation: AppliedRelation, _ transaction: BeginMessage, isNewKey: Bool
     ) throws -> Bool {
+        let remote = self.version(transaction)
         func decide(_ state: LocalState) -> Decision {
             isNewKey
                 ? decideNewKey(local: state, remote: remote, settings: self.resolvers)
@@ -389,7 +398,8 @@ final class Applier {
                 continue
             }
             let isOther = outcome == BDR_CONFLICT && found.by_identity == 0
-            let decision = decide(isOther ? try self.state(found, remote) : try self.state(relation, found, remote))
+            let local = isOther ? try self.state(found, remote) : try self.state(relation, found, remote)
+            let decision = decide(local)
             if decision.conflictType != nil {
                 bdr_host_progress_count(Int32(BDR_COUNT_CONFLICT), 1)
             }
@@ -413,9 +423,13 @@ final class Applier {
                     }
                     continue
                 default:
+                    try self.record(
+                        decision, relation, transaction, found: found, local: local, key: .row(row), remote: .row(row))
                     return true
                 }
             case .skip:
+                try self.record(
+                    decision, relation, transaction, found: found, local: local, key: .row(row), remote: .row(row))
                 if isOther && self.keepsStamps {
                     // its own key has lost this change all the same
                     try host(bdr_host_stamp_missing(relation.handle))
@@ -534,6 +548,9 @@ final class Applier {
                     continue
                 }
                 bdr_host_progress_count(Int32(BDR_COUNT_UPDATE), 1)
+                try self.record(
+                    decision, relation, transaction, found: found, local: state, key: .tuple(key),
+                    remote: .tuple(message.new))
             case .insertInstead(let type, let orError):
                 guard let texts = try self.unchangedValues(message, relation, remote, found) else {
                     if orError {
@@ -542,13 +559,18 @@ final class Applier {
                     return
                 }
                 let written = try self.withNew(message.new, texts, relation) { row in
-                    try self.write(&row, relation, remote, isNewKey: false)
+                    try self.write(&row, relation, transaction, isNewKey: false)
                 }
                 if written {
                     bdr_host_progress_count(Int32(BDR_COUNT_UPDATE), 1)
+                    try self.record(
+                        decision, relation, transaction, found: found, local: state, key: .tuple(key),
+                        remote: .tuple(message.new))
                 }
             case .skip:
-                break
+                try self.record(
+                    decision, relation, transaction, found: found, local: state, key: .tuple(key),
+                    remote: .tuple(message.new))
             case .error(let type):
                 throw Self.resolverError(type)
             }
@@ -570,6 +592,9 @@ final class Applier {
         if case .error(let type) = decision {
             throw Self.resolverError(type)
         }
+        try self.record(
+            decision, relation, transaction, found: found, local: state, key: .tuple(old), remote: .tuple(message.new),
+            isStored: false)
         if decision == .apply || decision == .applyConflict(.updateOriginChange),
             let texts = try self.unchangedValues(message, relation, remote, found),
             try self.rename(message, old, relation, remote, texts)
@@ -585,7 +610,7 @@ final class Applier {
             return
         }
         let written = try self.withNew(message.new, texts, relation) { row in
-            try self.write(&row, relation, remote, isNewKey: true)
+            try self.write(&row, relation, transaction, isNewKey: true)
         }
         if written {
             bdr_host_progress_count(Int32(BDR_COUNT_UPDATE), 1)
@@ -694,8 +719,8 @@ final class Applier {
         var isStamped = !self.keepsStamps
         while true {
             let found = try self.find(key, relation)
-            let decision = decideDelete(
-                local: try self.state(relation, found, remote), remote: remote, settings: self.resolvers)
+            let local = try self.state(relation, found, remote)
+            let decision = decideDelete(local: local, remote: remote, settings: self.resolvers)
             switch decision {
             case .apply, .applyConflict, .insertInstead:
                 if !isStamped {
@@ -719,6 +744,8 @@ final class Applier {
             if decision.conflictType != nil {
                 bdr_host_progress_count(Int32(found.found == 0 ? BDR_COUNT_MISSING : BDR_COUNT_CONFLICT), 1)
             }
+            try self.record(
+                decision, relation, transaction, found: found, local: local, key: .tuple(key), remote: .none)
             return
         }
     }
@@ -750,6 +777,23 @@ final class Applier {
             }
             throw self.inContext(error, "TRUNCATE", first, nil)
         }
+    }
+
+    /// Records what was decided, and done, if it was about a conflict.
+    private func record(
+        _ decision: Decision, _ relation: AppliedRelation, _ transaction: BeginMessage, found: BdrFound, local: LocalState,
+        key: ConflictTuple, remote: ConflictTuple, isStored: Bool? = nil
+    ) throws {
+        guard let type = decision.conflictType, let resolution = decision.resolution else {
+            return
+        }
+        var stored = isStored ?? (resolution != .skip)
+        if case .none = remote {
+            stored = false
+        }
+        try self.conflicts.record(
+            type, resolution, relation, transaction, version: self.version(transaction), change: self.change, found: found,
+            local: local, key: key, remote: remote, isStored: stored)
     }
 
     // MARK: Errors

@@ -6,6 +6,8 @@ internal import Membership
 struct ApplySettings {
     /// Also the application name of the connection.
     var subscription: String
+    /// 0 for what is no subscription.
+    var subscriptionID: UInt32 = 0
     /// On the source.
     var slot: String
     var origin: String
@@ -32,7 +34,7 @@ struct ApplySettings {
             """
             SELECT s.sub_name, s.sub_slot_name, s.sub_origin_name, g.node_group_name, g.node_group_uuid,
                    p.node_name, i.if_dsn, l.node_id, n.node_name,
-                   EXISTS (SELECT FROM bdr.join_tracking), s.origin_timeline
+                   EXISTS (SELECT FROM bdr.join_tracking), s.origin_timeline, s.pgl_subscription_id
               FROM bdr.subscription s
               JOIN bdr.local_node l ON l.node_id = s.target_node_id
               JOIN bdr.node n ON n.node_id = l.node_id
@@ -49,7 +51,7 @@ struct ApplySettings {
             return nil
         }
         return ApplySettings(
-            subscription: text(0), slot: text(1), origin: text(2), groupName: text(3), groupUUID: text(4),
+            subscription: text(0), subscriptionID: UInt32(text(11)) ?? 0, slot: text(1), origin: text(2), groupName: text(3), groupUUID: text(4),
             peerID: peer, peerName: text(5), sourceID: peer, sourceName: text(5), sourceDSN: text(6),
             localID: localID, localName: text(8),
             tracksPosition: text(9) == "t", originTimeline: rows[0, 10].flatMap { UInt32($0) })

@@ -351,7 +351,8 @@ enum Parting {
         for table in [
             "part_pending", "part_state", "subscription", "local_node", "node", "node_group", "state_journal", "join_state",
             "join_peer", "join_table", "join_script", "join_tracking", "join_progress_line", "origin_position",
-            "kept_origin", "recovery", "missing_changes", "group_slot_mark", "node_peer_progress",
+            "kept_origin", "recovery", "missing_changes", "group_slot_mark", "node_peer_progress", "conflict_resolver",
+            "conflict_log_config",
         ] {
             try SQL.query("DELETE FROM bdr.\(table)")
         }

@@ -64,6 +64,7 @@ enum PeerCall: String {
     case recover
     case noteMissing = "note_missing"
     case forgetOrigin = "forget_origin"
+    case conflictSettings = "conflict_settings"
 
     /// Asks a node.
     @discardableResult
@@ -171,6 +172,7 @@ enum PeerCall: String {
         case .noteMissing:
             return try Recovery.noteMissing(argument(0), argument(1), after: argument(2), upTo: argument(3))
         case .forgetOrigin: return try Recovery.forget(argument(0))
+        case .conflictSettings: return try ConflictSettings.describe()
         case .release:
             try Self.release(argument(0))
             return try Self.nothing()

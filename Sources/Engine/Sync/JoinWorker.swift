@@ -647,6 +647,9 @@ final class JoinWorker {
     }
 
     private func setOrigins() throws {
+        // before anything is applied here
+        let settings = try PeerCall.conflictSettings.ask(self.target())
+        try Transaction.run { try ConflictSettings.adopt(settings) }
         let origin = try self.require(self.record.origin, "origin")
         let lsn = try self.require(self.record.remoteLSN, "position")
         try Transaction.run {

@@ -98,11 +98,14 @@ final class SnapshotCopy {
             ], to.environment)
         try Transaction.run {
             try SQL.query("DELETE FROM bdr.join_script")
-            // the guard lines are for psql, which is not what runs the script
+            // The guard lines are for psql, which is not what runs the script. Some pg_dumps write policies of an extension's
+            // tables; those of ours are there.
             try SQL.query(
                 """
                 INSERT INTO bdr.join_script (script)
-                SELECT pg_catalog.regexp_replace(s, E'^\\\\\\\\(un)?restrict [A-Za-z0-9]+$', '', 'gn')
+                SELECT pg_catalog.regexp_replace(pg_catalog.regexp_replace(
+                           s, E'^\\\\\\\\(un)?restrict [A-Za-z0-9]+$', '', 'gn'),
+                           E'\\nCREATE POLICY [^ ]+ ON bdr\\.[^;]*;', '', 'g')
                   FROM pg_catalog.convert_from(pg_catalog.pg_read_binary_file($1),
                                                pg_catalog.getdatabaseencoding()) s
                 """, [script.path])
@@ -113,6 +116,8 @@ final class SnapshotCopy {
 
     /// The commit time of copied rows: older than any change. Not the server's epoch itself, which it takes for "not set".
     private static let copyTime = "2000-01-01 00:00:01+00"
+    /// The same, as the server counts: microseconds.
+    static let copyTimestamp: Int64 = 1_000_000
 
     /// Copies all rows, as changes of the target with the oldest possible commit time: whatever either node writes from now
     /// on is newer. Then the values of sequences.

@@ -35,6 +35,7 @@ private struct Manager {
     /// How often the progress of the peers is measured, microseconds.
     private static let sampleInterval: Int64 = 5_000_000
     private var genuineness = Genuineness.unknown
+    private var history = ConflictHistory()
 
     private enum Genuineness {
         case unknown
@@ -69,6 +70,8 @@ private struct Manager {
             self.origins = view.origins
             try self.publish(view)
             if try self.isGenuine(view.node) {
+                // first: what workers may write depends on what there is
+                try self.history.keep()
                 try self.keepWorkers(view)
                 try self.measurePeers(view)
                 try self.keepStamps(view)

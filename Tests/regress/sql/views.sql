@@ -8,17 +8,17 @@ SELECT table_name, string_agg(column_name || ' ' || CASE data_type WHEN 'USER-DE
 SELECT p.oid::regprocedure, pg_get_function_result(p.oid) FROM pg_proc p WHERE pronamespace = 'bdr'::regnamespace
 	AND proname NOT LIKE 'crdt\_%' ORDER BY p.oid::regprocedure::text COLLATE "C";
 -- Everything is commented.
-SELECT c.oid::regclass FROM pg_class c WHERE relnamespace = 'bdr'::regnamespace AND relkind IN ('r', 'v') AND obj_description(oid, 'pg_class') IS NULL;
+SELECT c.oid::regclass FROM pg_class c WHERE relnamespace = 'bdr'::regnamespace AND relkind IN ('r', 'v', 'p') AND obj_description(oid, 'pg_class') IS NULL;
 SELECT p.oid::regprocedure FROM pg_proc p WHERE pronamespace = 'bdr'::regnamespace AND obj_description(oid, 'pg_proc') IS NULL;
 -- Who may read and call what.
 SELECT rolname, (SELECT string_agg(relname, ', ' ORDER BY relname COLLATE "C") FROM pg_class c WHERE relnamespace = 'bdr'::regnamespace
-	AND relkind IN ('r', 'v') AND has_table_privilege(r.oid, c.oid, 'SELECT')) AS reads
+	AND relkind IN ('r', 'v', 'p') AND NOT relispartition AND has_table_privilege(r.oid, c.oid, 'SELECT')) AS reads
 	FROM pg_roles r WHERE rolname IN ('bdr_read_all_stats', 'bdr_monitor', 'bdr_application', 'bdr_read_all_conflicts') ORDER BY 1;
 SELECT rolname, (SELECT string_agg(proname, ', ' ORDER BY proname COLLATE "C") FROM pg_proc p WHERE pronamespace = 'bdr'::regnamespace
 	AND has_function_privilege(r.oid, p.oid, 'EXECUTE') AND NOT has_function_privilege('public', p.oid, 'EXECUTE')) AS calls
 	FROM pg_roles r WHERE rolname IN ('bdr_read_all_stats', 'bdr_monitor', 'bdr_application', 'bdr_read_all_conflicts') ORDER BY 1;
-SELECT count(*) AS not_for_bdr_superuser FROM pg_class c WHERE relnamespace = 'bdr'::regnamespace AND relkind IN ('r', 'v')
-	AND NOT has_table_privilege('bdr_superuser', c.oid, 'SELECT');
+SELECT count(*) AS not_for_bdr_superuser FROM pg_class c WHERE relnamespace = 'bdr'::regnamespace AND relkind IN ('r', 'v', 'p')
+	AND NOT relispartition AND NOT has_table_privilege('bdr_superuser', c.oid, 'SELECT');
 -- Secrets.
 SELECT d, bdr.internal_mask_dsn(d) FROM unnest(ARRAY['host=h password=secret dbname=d', 'postgresql://u:secret@h:5432/d?sslpassword=hidden',
 	'host=h', $$password='se cret' host=h$$, 'no dsn with secret']) d;
