@@ -99,18 +99,16 @@ sub run
 
 	# Several disturbances may be on at the same time; none begins while a node joins.
 	my (@active, %did);
-	my $calm = sub { $_->{end}->() for splice @active; return; };
+	my $calm = sub { my @over = splice @active; $_->{end}->() for @over; return; };
 	my $end = time + $seconds;
 	my $join_at = time + $seconds / 4;
 	while (time < $end)
 	{
 		usleep(200_000 + $rng->below(500_000));
 		next unless $kind >= 2;
-		for my $over (grep { time > $_->{until} } @active)
-		{
-			@active = grep { $_ != $over } @active;
-			$over->{end}->();
-		}
+		my @over = grep { time > $_->{until} } @active;
+		@active = grep { my $one = $_; !grep { $_ == $one } @over } @active;
+		$_->{end}->() for @over;
 		if ($joining && time > $join_at)
 		{
 			$calm->();
