@@ -140,6 +140,21 @@ struct GroupFindings {
     }
 }
 
+/// A state as the key of a table: an array hashes its elements one by one.
+private struct Seen: Hashable {
+    var state: [UInt8]
+
+    func hash(into hasher: inout Hasher) {
+        self.state.withUnsafeBytes { hasher.combine(bytes: $0) }
+    }
+
+    static func == (left: Seen, right: Seen) -> Bool {
+        left.state.withUnsafeBytes { one in
+            right.state.withUnsafeBytes { other in one.elementsEqual(other) }
+        }
+    }
+}
+
 /// Explores one configuration.
 final class GroupModel<R: Rules> {
     private let config: GroupConfig
@@ -149,7 +164,7 @@ final class GroupModel<R: Rules> {
     /// Histories of which a bad ending is told.
     private let most: Int
     private(set) var findings = GroupFindings()
-    private var known: [State: Double] = [:]
+    private var known: [Seen: Double] = [:]
     /// How the state at hand came about.
     private var path: [() -> String] = []
     /// The commit times that its ranks stand for, as told: they stay the same throughout a history.
@@ -245,7 +260,7 @@ final class GroupModel<R: Rules> {
     /// Goes on from a state, which is not canonical yet.
     private func step(_ next: State, times: [Double]? = nil, _ tell: @escaping ([Double]) -> String) -> Double {
         let (state, used) = self.canonical(next)
-        if let found = self.known[state] {
+        if let found = self.known[Seen(state: state)] {
             return found
         }
         let before = self.told
@@ -302,7 +317,7 @@ final class GroupModel<R: Rules> {
             ways += 1
             self.end(state)
         }
-        self.known[state] = ways
+        self.known[Seen(state: state)] = ways
         return ways
     }
 
@@ -329,7 +344,7 @@ final class GroupModel<R: Rules> {
         // Times are doubled, so that there is room between any two.
         let base = self.nodeAt(node)
         var doubled = state
-        let latest = self.mapTimes(&doubled) { $0 * 2 }
+        let latest = doubled.withUnsafeMutableBufferPointer { self.mapTimes($0) { $0 * 2 } }
         let after = self.config.applyWaits ? doubled[base] : 0
         let last = doubled[base + 1]
         var times = self.told
@@ -702,7 +717,7 @@ final class GroupModel<R: Rules> {
 
     /// Changes all times. Gives back the greatest one before.
     @discardableResult
-    private func mapTimes(_ state: inout State, _ map: (UInt8) -> UInt8) -> UInt8 {
+    private func mapTimes(_ state: UnsafeMutableBufferPointer<UInt8>, _ map: (UInt8) -> UInt8) -> UInt8 {
         var greatest: UInt8 = 0
         func time(_ index: Int) {
             let value = state[index]
@@ -743,7 +758,11 @@ final class GroupModel<R: Rules> {
     /// The same state for all that go on alike.
     private func canonical(_ from: State) -> (state: State, times: UInt32) {
         var state = from
-        let members = self.members(state)
+        let times = state.withUnsafeMutableBufferPointer { self.makeCanonical($0, members: self.members(from)) }
+        return (state, times)
+    }
+
+    private func makeCanonical(_ state: UnsafeMutableBufferPointer<UInt8>, members: Int) -> UInt32 {
         // Remembered deletes that a later row covers say nothing.
         for node in 0..<self.nodes {
             for key in 0..<self.keys {
@@ -782,11 +801,11 @@ final class GroupModel<R: Rules> {
             }
         }
         var used: UInt32 = 0
-        self.mapTimes(&state) {
+        self.mapTimes(state) {
             used |= 1 << UInt32($0)
             return $0
         }
-        self.mapTimes(&state) { time in
+        self.mapTimes(state) { time in
             UInt8((used & ((1 << UInt32(time)) - 1)).nonzeroBitCount) + 1
         }
         // Values, by their first appearance.
@@ -819,6 +838,6 @@ final class GroupModel<R: Rules> {
                 value(self.latestAt(key) + 2)
             }
         }
-        return (state, used)
+        return used
     }
 }

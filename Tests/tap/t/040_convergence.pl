@@ -7,7 +7,8 @@
 #   2   three nodes, all statements; processes are killed, a server stops, links are cut, subscriptions are off for a while
 #   3   two nodes, as 2, and a third one joins
 #   4   three nodes, as 2, and a fourth one joins
-# Kinds 0, 2 and 3 or 4 in an ordinary run. BDR_FULL_MATRIX=1 makes 50 runs, BDR_RUNS=n n of them; BDR_SEED=n repeats one.
+# Kinds 0, 2 and 3 or 4 in an ordinary run. BDR_FULL_MATRIX=1 makes 50 runs, BDR_RUNS=n n of them; BDR_SEED=n repeats one,
+# BDR_TABLES='plain toasty' with some of the tables only.
 
 use strict;
 use warnings FATAL => 'all';
@@ -85,6 +86,7 @@ sub run
 	my $rng = BDR::Workload::Random->new("$seed disturbances");
 	my $load = BDR::Workload->new(
 		seed => $seed, keys => 12 + $rng->below(40),
+		$ENV{BDR_TABLES} ? (tables => [ split ' ', $ENV{BDR_TABLES} ]) : (),
 		$kind ? () : (tables => [qw(plain coded named measured composite fullrow)], verbs => ['update']));
 	my $began = time;
 	my $net = BDR::Link->new;

@@ -10,7 +10,7 @@
 # Last-update-wins has an answer for each of these tables, as no two rows can ever want the same unique value:
 #   plain      an integer key
 #   toasty     values that are stored out of line, changed one without the other
-#   keyed      rows change their keys, and swap them in one transaction
+#   keyed      rows change their keys, and swap them in one transaction, and take values out of line along
 #   coded      a second unique column, whose values belong to one key each (key * 10 + 0 .. 9)
 #   named      a text key, which changes as well
 #   measured   a numeric key that is written as 5, 5.0 or 5.00, and changes from one of them to another
@@ -55,11 +55,12 @@ my %table = (
 		},
 	},
 	keyed => {
-		columns => 'id int PRIMARY KEY, note text',
-		key => 'id::text', shown => 'note', moves => 1,
+		columns => 'id int PRIMARY KEY, note text, big text',
+		more => 'ALTER TABLE keyed ALTER big SET STORAGE EXTERNAL',
+		key => 'id::text', shown => "note, left(md5(t.big), 6) || '*' || length(t.big)", moves => 1,
 		names => 'id', literal => sub { $_[0] + 1 }, spare => sub { -$_[0] },
-		insert => sub { my ($tag) = @_; return ('note', "'$tag'") },
-		set => sub { my ($tag) = @_; return "note = '$tag'" },
+		insert => sub { my ($tag, $rng) = @_; return ('note, big', "'$tag', " . $big->($tag, $rng)) },
+		set => sub { my ($tag, $rng) = @_; return ("note = '$tag'", "note = '$tag'", 'big = ' . $big->($tag, $rng))[ $rng->below(3) ] },
 	},
 	coded => {
 		columns => 'id int PRIMARY KEY, code int UNIQUE, note text',
