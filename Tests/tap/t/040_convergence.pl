@@ -85,7 +85,7 @@ sub run
 	my $count = $kind == 3 ? 2 : 3;
 	my $rng = BDR::Workload::Random->new("$seed disturbances");
 	my $load = BDR::Workload->new(
-		seed => $seed, keys => 12 + $rng->below(40),
+		seed => $seed, keys => 8 + $rng->below(20),
 		$ENV{BDR_TABLES} ? (tables => [ split ' ', $ENV{BDR_TABLES} ]) : (),
 		$kind ? () : (tables => [qw(plain coded named measured composite fullrow)], verbs => ['update']));
 	my $began = time;
@@ -119,7 +119,7 @@ sub run
 			begin_join($joining, $nodes[ $rng->below(scalar @nodes) ]);
 			my $outcome = join_outcome($joining, timeout => 90);
 			is($outcome, 'ACTIVE', "seed $seed: a node joins") or do { $joining->show_state; last; };
-			$load->start($joining, 2);
+			$load->start($joining, 2, after => $load->position);
 			push @nodes, $joining;
 			undef $joining;
 			$end = time + $seconds * 0.75;

@@ -7,6 +7,8 @@
 #   - each key has to be as its latest operation left it, by (commit time, node id), be it a row or no row.
 # Keys that a transaction touched whose end is not known, as its server was killed, are exempt from the second.
 #
+# The keys in use move on, so that what went wrong with one is not covered by what comes later.
+#
 # Last-update-wins has an answer for each of these tables, as no two rows can ever want the same unique value:
 #   plain      an integer key
 #   toasty     values that are stored out of line, changed one without the other
@@ -105,7 +107,7 @@ sub all_tables { return sort keys %table; }
 # new(%options)
 #   seed     what all is derived from
 #   tables   names (default all)
-#   keys     number of keys of each table
+#   keys     number of keys of each table that are in use at a time
 #   verbs    the kinds of statements: insert upsert update delete replace move swap (default all)
 sub new
 {
@@ -115,7 +117,11 @@ sub new
 	return $self;
 }
 
-# The tables with rows for two thirds of the keys.
+# All sessions move on to the next key after this many transactions.
+my $pace = 3;
+# So many keys have rows at first, or two thirds of them have.
+my $rows = 500;
+
 sub structure
 {
 	my ($self) = @_;
@@ -124,7 +130,7 @@ sub structure
 	for my $name (@{ $self->{tables} })
 	{
 		$sql .= "CREATE TABLE $name ($table{$name}{columns}); " . ($table{$name}{more} // '') . ";\n";
-		for my $key (0 .. $self->{keys} - 1)
+		for my $key (0 .. $rows - 1)
 		{
 			my ($columns, $values) = $table{$name}{insert}->('first', $rng, $key);
 			$sql .= "INSERT INTO $name ($table{$name}{names}, $columns) VALUES (@{[$table{$name}{literal}->($key, $rng)]}, $values);\n"
@@ -146,14 +152,14 @@ sub _left
 # One random statement (or the three of a swap) on a table. Before each goes a line that names the keys.
 sub _statement
 {
-	my ($self, $rng, $session, $tag) = @_;
+	my ($self, $rng, $session, $tag, $from) = @_;
 	my $name = $self->{tables}[ $rng->below(scalar @{ $self->{tables} }) ];
 	my $t = $table{$name};
 	my @verbs = grep { !/^(?:move|swap)$/ || $t->{moves} } @{ $self->{verbs} };
 	my $verb = $verbs[ $rng->below(scalar @verbs) ];
 	my $many = $rng->below(5) == 0 ? 2 + $rng->below(4) : 1;
 	my %seen;
-	my @keys = grep { !$seen{$_}++ } map { $rng->below($self->{keys}) } 1 .. ($verb =~ /^(?:move|swap)$/ ? 2 : $many);
+	my @keys = grep { !$seen{$_}++ } map { $from + $rng->below($self->{keys}) } 1 .. ($verb =~ /^(?:move|swap)$/ ? 2 : $many);
 	my @literals = map { $t->{literal}->($_, $rng) } @keys;
 	my $named = join "\n", map { "\\echo K $name @{[_key_text($name, $_)]}" } @keys;
 	my $where = "($t->{names}) IN (" . join(', ', map { "($_)" } @literals) . ')';
@@ -200,9 +206,10 @@ sub _transaction
 	my ($self, $rng, $session, $number) = @_;
 	my $text = "\\echo T $session.$number\nBEGIN;\nSELECT pg_current_xact_id()::xid AS x \\gset\n";
 	my $statement = 0;
+	my $from = int($number / $pace);
 	my $some = sub {
 		my ($most) = @_;
-		return join '', map { $self->_statement($rng, $session, 's' . "$session.$number." . ++$statement) } 1 .. 1 + $rng->below($most);
+		return join '', map { $self->_statement($rng, $session, 's' . "$session.$number." . ++$statement, $from) } 1 .. 1 + $rng->below($most);
 	};
 	$text .= $some->($rng->below(3) ? 1 : 4);
 	if ($rng->below(5) == 0)
@@ -217,6 +224,7 @@ sub _transaction
 
 # Begins to write to a node with this many sessions.
 #   pause   longest pause between two transactions, in microseconds
+#   after   number of transactions to begin after (position), so that it writes the keys that others are at
 sub start
 {
 	my ($self, $node, $count, %options) = @_;
@@ -234,7 +242,7 @@ sub start
 		open STDOUT, '>>', $session->{file};
 		open STDERR, '>&', \*STDOUT;
 		my $rng = BDR::Workload::Random->new("$self->{seed} session $number");
-		my ($pipe, $id) = (undef, 0);
+		my ($pipe, $id) = (undef, $options{after} // 0);
 		until ($stop)
 		{
 			unless ($pipe)
@@ -256,6 +264,19 @@ sub start
 		POSIX::_exit(0);
 	}
 	return;
+}
+
+# The number of the last transaction that is known to have begun in the session that has come furthest.
+sub position
+{
+	my ($self) = @_;
+	my $position = 0;
+	for my $session (@{ $self->{sessions} })
+	{
+		my $text = -e $session->{file} ? slurp_file($session->{file}) : '';
+		$position = $1 if $text =~ /.*^T \d+\.(\d+)$/ms && $1 > $position;
+	}
+	return $position;
 }
 
 # Ends all sessions, each after what was sent to it.
