@@ -160,9 +160,9 @@ sub run
 		my ($conflicts, $missing) = split /\|/, $node->sql('SELECT COALESCE(sum(nconflict), 0), COALESCE(sum(nmissing), 0) FROM bdr.stat_subscription');
 		$done{conflicts} += $conflicts + $missing;
 		$did{'conflicts seen since the last restart on ' . $node->name} = $conflicts + $missing;
-		# Killed on purpose: signal 9. Anything else is a crash of ours.
-		my @crashes = grep { /PANIC:|TRAP:|was terminated by signal (?!9:)|Fatal error:/ } split /\n/, slurp_file($node->logfile);
-		ok(!@crashes, "seed $seed: no crash on " . $node->name) or diag(join "\n", splice @crashes, 0, 5) or $good = 0;
+		# Killed on purpose: signal 9. Anything else is a fault of ours.
+		my @crashes = grep { /PANIC:|TRAP:|was terminated by signal (?!9:)|Fatal error:|leaked|still referenced|don't own a lock|for toast value/ } split /\n/, slurp_file($node->logfile);
+		ok(!@crashes, "seed $seed: no crash, no leak on " . $node->name) or diag(join "\n", splice @crashes, 0, 5) or $good = 0;
 	}
 	note(sprintf 'seed %d, kind %d, %d keys: group %.1f s, writes %.1f s, rest %.1f s; %s', $seed, $kind, $load->{keys}, $ready - $began, $wrote - $ready,
 		time - $wrote, join ', ', map { "$_ $did{$_}" } sort keys %did);
