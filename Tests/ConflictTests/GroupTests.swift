@@ -8,7 +8,7 @@ import Glibc
 import Testing
 
 @Suite(.serialized) struct GroupTests {
-    static let rules = LawRules()
+    static let rules = DecisionRules()
     static let isFull = getenv("BDR_FULL_MATRIX") != nil
     /// An UPDATE of both columns is to the rules what an INSERT is.
     static let verbs: [ModelVerb] = [.insert, .updateA, .updateB, .delete]
