@@ -2,6 +2,7 @@
  * host_xact.c: transactions, WAL positions and the replication origin, for Swift.
  */
 #include "bdr.h"
+#include "row_stamps.h"
 
 #include "access/commit_ts.h"
 #include "access/xact.h"
@@ -233,6 +234,7 @@ bdr_host_apply_commit(uint64_t remote_end_lsn, int64_t commit_time, uint64_t *lo
 	 * has confirmed a transaction, and asks for it again, for one that has lost changes.
 	 */
 	(void) GetCurrentTransactionId();
+	bdr_note_commit_time(commit_time);
 	CommitTransactionCommand();
 	*local_end = XactLastCommitEnd;
 	HOST_END();

@@ -19,6 +19,7 @@
 #include "access/detoast.h"
 #include "access/genam.h"
 #include "access/heapam.h"
+#include "access/heaptoast.h"
 #include "access/htup_details.h"
 #include "access/relation.h"
 #include "access/stratnum.h"
@@ -496,7 +497,7 @@ AddTrigger(EState *estate, ResultRelInfo *info, Oid function, int16 type, const 
 		memcpy(desc->triggers, info->ri_TrigDesc->triggers, sizeof(Trigger) * n);
 	desc->numtriggers = n + 1;
 	trigger = &desc->triggers[n];
-	/* one of each kind at most is there at a time */
+	/* only AFTER triggers are looked for by it, and of these there is one */
 	trigger->tgoid = function;
 	trigger->tgname = pstrdup("bdr_row_stamp");
 	trigger->tgfoid = function;
@@ -542,7 +543,6 @@ bdr_stamps_watch(QueryDesc *query, ResultRelInfo *info, bool deletes, bool updat
 	bool		restricted = true;
 	Oid			function;
 	int16		timing = flags & EXEC_FLAG_SKIP_TRIGGERS ? TRIGGER_TYPE_BEFORE : TRIGGER_TYPE_AFTER;
-	int16		events = 0;
 
 	if (columns->n == 0)
 		return;
@@ -572,14 +572,17 @@ bdr_stamps_watch(QueryDesc *query, ResultRelInfo *info, bool deletes, bool updat
 	if (!OidIsValid(function))
 		return;
 	if (deletes)
-		events |= TRIGGER_TYPE_DELETE;
+		AddTrigger(estate, info, function, timing | TRIGGER_TYPE_DELETE, NULL, query->instrument_options);
+	/* before the row is written, as it may have to be written otherwise */
 	if (updates)
-		events |= TRIGGER_TYPE_UPDATE;
-	AddTrigger(estate, info, function, timing | events, updates && restricted ? columns : NULL,
-			   query->instrument_options);
+		AddTrigger(estate, info, function, TRIGGER_TYPE_BEFORE | TRIGGER_TYPE_UPDATE, restricted ? columns : NULL,
+				   query->instrument_options);
 }
 
-/* The trigger: leaves a stamp for the key that the row had. */
+/*
+ * The trigger: leaves a stamp for the key that the row had. A row that gets another key takes no values that are stored out
+ * of line along, but writes them anew: who wrote such a value tells it only from others that the same key has had.
+ */
 Datum
 bdr_internal_stamp_row(PG_FUNCTION_ARGS)
 {
@@ -597,7 +600,11 @@ bdr_internal_stamp_row(PG_FUNCTION_ARGS)
 	if (bdr_key_of(columns, trigger->tg_trigslot, &old_key) &&
 		(!update || (bdr_key_of(columns, trigger->tg_newslot, &new_key) &&
 					 (old_key.hash != new_key.hash || old_key.check != new_key.check))))
+	{
 		bdr_stamp_add(columns->root, &old_key, NULL, 0);
+		if (update && HeapTupleHasExternal(trigger->tg_newtuple))
+			return PointerGetDatum(toast_flatten_tuple(trigger->tg_newtuple, RelationGetDescr(trigger->tg_relation)));
+	}
 	return PointerGetDatum(update ? trigger->tg_newtuple : trigger->tg_trigtuple);
 }
 

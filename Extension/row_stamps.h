@@ -60,5 +60,7 @@ extern uint64 bdr_stamps_generation(void);
 extern bool bdr_stamps_possible(void);
 extern void bdr_stamps_written(void);
 extern void bdr_stamps_settled(uint64 generation);
+/* workers.c: of a transaction that was committed here, perhaps for another node */
+extern void bdr_note_commit_time(TimestampTz time);
 
 #endif

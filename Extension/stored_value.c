@@ -18,6 +18,7 @@
 #include "catalog/pg_inherits.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -36,9 +37,11 @@ PG_FUNCTION_INFO_V1(bdr_internal_stored_value);
 static bool
 IsToastOf(Oid toast, Oid relid)
 {
-	List	   *tree = find_all_inheritors(relid, AccessShareLock, NULL);
+	List	   *tree;
 	ListCell   *cell;
 
+	LockRelationOid(relid, AccessShareLock);
+	tree = find_all_inheritors(relid, AccessShareLock, NULL);
 	foreach(cell, tree)
 	{
 		Relation	relation = table_open(lfirst_oid(cell), NoLock);

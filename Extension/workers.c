@@ -136,6 +136,7 @@ typedef struct Database
 	/* How often a stamp was written, and how often it had been when there were none: equal, there are none. */
 	pg_atomic_uint64 stamps_written;
 	pg_atomic_uint64 stamps_settled;
+	pg_atomic_uint64 last_commit;	/* latest commit time of what was committed here, also by other nodes' changes */
 } Database;
 
 typedef struct Shared
@@ -176,6 +177,8 @@ static volatile sig_atomic_t shutdown_requested = false;
 /* handles of the workers that this process started, by entry */
 static BackgroundWorkerHandle **handles = NULL;
 static uint32 *handle_generations = NULL;
+
+static void AtCommit(XactEvent event, void *arg);
 
 PGDLLEXPORT void bdr_supervisor_main(Datum arg);
 PGDLLEXPORT void bdr_manager_main(Datum arg);
@@ -267,6 +270,8 @@ bdr_workers_init(void)
 {
 	BackgroundWorker worker;
 
+	RegisterXactCallback(AtCommit, NULL);
+
 	previous_shmem_request = shmem_request_hook;
 	shmem_request_hook = RequestShmem;
 	previous_shmem_startup = shmem_startup_hook;
@@ -326,6 +331,7 @@ ClaimDatabase(Oid oid)
 		database->oid = oid;
 		pg_atomic_init_u64(&database->stamps_written, 1);
 		pg_atomic_init_u64(&database->stamps_settled, 0);
+		pg_atomic_init_u64(&database->last_commit, 0);
 		pg_atomic_fetch_add_u32(&shared->gate_generation, 1);
 	}
 	return database;
@@ -941,6 +947,72 @@ bdr_stamps_settled(uint64 generation)
 		pg_atomic_write_u64(&database->stamps_settled, generation);
 }
 
+/* ---- commit times that go forward ---- */
+
+/* A clock that was set back by more than this is not waited for, µs. */
+#define CLOCK_PATIENCE USECS_PER_SEC
+
+void
+bdr_note_commit_time(TimestampTz time)
+{
+	Database   *database = MyDatabase();
+	uint64		last;
+
+	if (database == NULL || time <= 0)
+		return;
+	last = pg_atomic_read_u64(&database->last_commit);
+	while (last < (uint64) time && !pg_atomic_compare_exchange_u64(&database->last_commit, &last, (uint64) time))
+		;
+}
+
+/*
+ * A transaction must not be dated before what it overwrites, or other nodes would take it for the older one. Clocks are
+ * set back a little now and then, so a commit waits until the clock has passed the latest commit time.
+ */
+static void
+AtCommit(XactEvent event, void *arg)
+{
+	static TimestampTz warned = 0;
+	static bool writes = false;
+	Database   *database;
+	TimestampTz last;
+	TimestampTz now;
+
+	if ((event != XACT_EVENT_PRE_COMMIT && event != XACT_EVENT_COMMIT) || my_worker != NULL || shared == NULL)
+		return;
+	database = MyDatabase();
+	if (database == NULL || !database->check_identity)
+		return;
+	if (event == XACT_EVENT_COMMIT)
+	{
+		if (writes)
+			bdr_note_commit_time(GetCurrentTransactionStopTimestamp());
+		return;
+	}
+	/* others have no commit time */
+	writes = TransactionIdIsValid(GetTopTransactionIdIfAny());
+	if (!writes)
+		return;
+	for (;;)
+	{
+		now = GetCurrentTimestamp();
+		last = (TimestampTz) pg_atomic_read_u64(&database->last_commit);
+		if (now > last)
+			return;
+		if (last - now > CLOCK_PATIENCE)
+			break;
+		pg_usleep(Min(last - now + 1, 10000));
+	}
+	if (now - warned > 60 * USECS_PER_SEC || now < warned)
+	{
+		warned = now;
+		ereport(LOG,
+				(errmsg("the clock of this server is %.1f s behind the latest commit", (last - now) / 1e6),
+				 errdetail("What is written now is dated before what it overwrites, and may lose against that on other nodes."),
+				 errhint("Have the clock synchronised in small steps (NTP).")));
+	}
+}
+
 /* This process is one of ours, which writes what others have written. */
 bool
 bdr_is_worker(void)
@@ -1321,10 +1393,9 @@ bdr_session_hygiene(void)
 	 * disk here; but they must not wait for a standby, which may itself wait for this node.
 	 */
 	if (my_worker && my_worker->role == BDR_ROLE_APPLY)
-	{
 		durability = GetConfigOption("bdr.synchronous_commit", false, false);
+	if (my_worker && (my_worker->role == BDR_ROLE_APPLY || my_worker->role == BDR_ROLE_RECOVER))
 		replication_role = "replica";
-	}
 	SetConfigOption("session_replication_role", replication_role, PGC_SUSET, PGC_S_OVERRIDE);
 	SetConfigOption("synchronous_commit", durability, PGC_SUSET, PGC_S_OVERRIDE);
 }
