@@ -134,6 +134,7 @@ typedef struct Target
 	BulkInsertState bulk;
 	TupleTableSlot **batch;
 	int			batch_size;
+	TupleDesc	batch_desc;		/* not counted: a thousand slots would each be remembered by the resource owner */
 } Target;
 
 struct BdrRel
@@ -1788,12 +1789,15 @@ bdr_host_insert_batch(BdrRel *rel, const BdrRow *rows, int32_t n, int32_t *done)
 			{
 				MemoryContextSwitchTo(target->estate->es_query_cxt);
 				if (target->batch == NULL)
+				{
 					target->batch = palloc(sizeof(TupleTableSlot *) * n);
+					target->batch_desc = CreateTupleDescCopyConstr(RelationGetDescr(relation));
+				}
 				else
 					target->batch = repalloc(target->batch, sizeof(TupleTableSlot *) * n);
 				while (target->batch_size < n)
 					target->batch[target->batch_size++] =
-						MakeSingleTupleTableSlot(RelationGetDescr(relation), &TTSOpsHeapTuple);
+						MakeSingleTupleTableSlot(target->batch_desc, &TTSOpsHeapTuple);
 				MemoryContextSwitchTo(caller);
 			}
 			BeginInternalSubTransaction(NULL);
@@ -1807,8 +1811,8 @@ bdr_host_insert_batch(BdrRel *rel, const BdrRow *rows, int32_t n, int32_t *done)
 					TupleTableSlot *slot = target->batch[i];
 
 					CheckRowShape(rel, &rows[i]);
-					ExecClearTuple(slot);
-					ExecStoreHeapTuple(MakeRawTuple(&rows[i]), slot, false);
+					/* the slot owns it: it would be copied else */
+					ExecStoreHeapTuple(MakeRawTuple(&rows[i]), slot, true);
 					if (rows[i].deep_check)
 					{
 						slot_getallattrs(slot);
