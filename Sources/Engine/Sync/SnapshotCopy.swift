@@ -289,6 +289,8 @@ enum CopiedObjects {
                     """
                     SELECT FROM pg_catalog.pg_depend
                      WHERE classid = $2::pg_catalog.oid AND objid = $1::pg_catalog.oid AND deptype IN ('e', 'i')
+                       -- a partitioned table depends on its own key columns
+                       AND (refclassid <> classid OR refobjid <> objid)
                     """, [oid, catalog])
                 if keep.count == 0 {
                     try connection.query("DROP \(kind) IF EXISTS \(name) CASCADE")
