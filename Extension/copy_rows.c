@@ -12,6 +12,7 @@
 #include "access/relscan.h"
 #include "access/table.h"
 #include "access/tableam.h"
+#include "access/xact.h"
 #include "catalog/pg_am.h"
 #include "executor/executor.h"
 #include "executor/tuptable.h"
@@ -186,6 +187,10 @@ bdr_internal_fetch_rows(PG_FUNCTION_ARGS)
 	if (SRF_IS_FIRSTCALL())
 	{
 		RequireInternalSession(fcinfo);
+		/* what is open while rows are stored does not outlive an error */
+		if (GetCurrentTransactionNestLevel() > 1)
+			ereport(ERROR,
+					(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION), errmsg("rows can't be copied in a subtransaction")));
 		context = SRF_FIRSTCALL_INIT();
 		ENGINE_CALL(bdr_engine_fetch_table(text_to_cstring(PG_GETARG_TEXT_PP(0)), PG_GETARG_INT64(1),
 										   PG_GETARG_INT64(2)));

@@ -371,6 +371,9 @@ int32_t bdr_host_insert(BdrRel *rel, const BdrRow *row, BdrFound *found);
 /* Inserts up to n raw rows; stops before the first that has a conflict. *done rows were inserted. Returns BDR_DONE, or
  * BDR_CONFLICT when row *done has to go through bdr_host_insert. */
 int32_t bdr_host_insert_batch(BdrRel *rel, const BdrRow *rows, int32_t n, int32_t *done);
+/* Inserts n raw rows that a join copies: page by page, into a table without indexes and triggers; BDR_CONFLICT when that can't
+ * be, and none is inserted. They are there after bdr_host_executor_close. */
+int32_t bdr_host_append_batch(BdrRel *rel, const BdrRow *rows, int32_t n);
 /* Finds and locks the row that `key` names: by replica identity index, primary key, or whole-row comparison. */
 int32_t bdr_host_find(BdrRel *rel, const BdrRow *key, BdrFound *found);
 /* Updates / deletes the row located last by bdr_host_find or bdr_host_insert. Unchanged values keep their local value. */

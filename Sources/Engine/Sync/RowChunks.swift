@@ -114,13 +114,14 @@ public func bdrEngineCopyTake(
 /// On the joining node: stores chunks.
 private final class RowStore {
     private var relation: AppliedRelation?
-    private var chunk: UInt64 = 0
+    /// Counts how often tables were closed.
+    private var use: UInt64 = 1
     private var rows: [BdrRow] = []
     private var stored: UInt64 = 0
 
     private static let batchLimit = 1000
 
-    /// Inside a transaction; nothing of it stays open.
+    /// Inside a transaction. The rows are in the table after `close`.
     /// - Returns: how many rows it were.
     func store(_ bytes: UnsafeRawBufferPointer) throws -> UInt64 {
         let before = self.stored
@@ -135,8 +136,7 @@ private final class RowStore {
         guard let relation = self.relation else {
             return 0
         }
-        self.chunk &+= 1
-        try relation.use(in: self.chunk)
+        try relation.use(in: self.use)
         guard relation.info.same_layout != 0 else {
             throw BdrError(
                 SQLSTATE.objectNotInPrerequisiteState,
@@ -155,15 +155,24 @@ private final class RowStore {
             }
         }
         try self.flush(relation)
-        try host(bdr_host_executor_close())
         return self.stored &- before
+    }
+
+    /// Nothing stays open, as whoever called this may end the statement.
+    func close() throws {
+        try host(bdr_host_executor_close())
+        self.use &+= 1
     }
 
     private func flush(_ relation: AppliedRelation) throws {
         var done: Int32 = 0
         try self.rows.withUnsafeBufferPointer { rows in
-            _ = try host(
-                bdr_host_insert_batch(relation.handle, rows.baseAddress, Int32(clamping: rows.count), &done))
+            let count = Int32(clamping: rows.count)
+            if try host(bdr_host_append_batch(relation.handle, rows.baseAddress, count)) == BDR_DONE {
+                done = count
+            } else {
+                _ = try host(bdr_host_insert_batch(relation.handle, rows.baseAddress, count, &done))
+            }
         }
         for number in max(0, Int(done))..<max(0, Int(done), self.rows.count) {
             var found = BdrFound()
@@ -230,6 +239,7 @@ private final class RowFetch {
                 }
             }
         }
+        try self.store.close()
         return (rows, bytes)
     }
 }
