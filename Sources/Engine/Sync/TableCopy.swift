@@ -160,8 +160,8 @@ struct TableCopy {
     /// Sessions that write, at most.
     let workers: Int
 
-    /// Blocks of a piece: 128 MB, so that pieces are worth their transaction and the last ones end at about the same time.
-    private static let pieceBlocks: UInt64 = 16384
+    /// Blocks of a piece: 32 MB, so that pieces are worth their transaction and the last ones end at about the same time.
+    private static let pieceBlocks: UInt64 = 4096
     /// How often the progress is reported while nothing ends, milliseconds.
     private static let reportInterval: Int32 = 1000
 
