@@ -43,13 +43,16 @@ extern int32_t bdr_engine_manager_leftovers(void);
 extern int32_t bdr_engine_apply_main(uint32_t peer);
 extern int32_t bdr_engine_join_main(void);
 extern int32_t bdr_engine_group_main(void);
-/* Rows of a table that is copied: a packer collects them into chunks; store takes a chunk apart again. */
+/* Rows of a table that is copied: a packer collects them into chunks. */
 extern int32_t bdr_engine_copy_begin(const BdrRelationDesc *description, void **packer);
 extern void bdr_engine_copy_free(void *packer);
 extern int32_t bdr_engine_copy_add(void *packer, const BdrTuple *row, bool *full);
 extern int32_t bdr_engine_copy_take(void *packer, const uint8_t **data, size_t *length);
-extern int32_t bdr_engine_store_rows(const uint8_t *data, size_t length);
-extern uint64_t bdr_engine_copied_rows(void);
+/* The other end: begin connects to the join target, table asks for the rows of a table there, next stores them until some time
+ * has passed (rows: how many it were), or all are stored (rows: 0). */
+extern int32_t bdr_engine_fetch_begin(const char *snapshot);
+extern int32_t bdr_engine_fetch_table(const char *table, int64_t first_block, int64_t end_block);
+extern int32_t bdr_engine_fetch_next(uint64_t *rows, uint64_t *bytes);
 extern int32_t bdr_engine_promote_node(bool wait_for_completion);
 extern int32_t bdr_engine_recover_main(uint32_t peer);
 

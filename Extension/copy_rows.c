@@ -3,8 +3,8 @@
  *
  * COPY would convert each value into its external form and back. Where the table has the same layout on both nodes, and types
  * whose bytes mean the same, that is most of the work. So the joining node asks the join target for chunks, in the form in which
- * rows travel in the stream of changes (bdr.internal_table_rows, inside a COPY ... TO), and stores them through the trigger of
- * a table that is always empty (bdr.copied_rows, by COPY ... FROM).
+ * rows travel in the stream of changes (bdr.internal_table_rows, inside a COPY ... TO). The session that stores them here asks
+ * for them itself, over a connection of its own (bdr.internal_fetch_rows), so that they pass through no third process.
  */
 #include "bdr.h"
 #include "compat.h"
@@ -12,12 +12,13 @@
 #include "access/relscan.h"
 #include "access/table.h"
 #include "access/tableam.h"
+#include "access/xact.h"
 #include "catalog/pg_am.h"
-#include "commands/trigger.h"
 #include "executor/executor.h"
 #include "executor/tuptable.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "tcop/tcopprot.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -26,9 +27,14 @@
 #include "utils/rls.h"
 #include "utils/snapmgr.h"
 
+/* their headers need not be installed; what depends on them is not used here */
+#undef ENABLE_GSS
+#undef USE_OPENSSL
+#include "libpq/libpq.h"
+
 PG_FUNCTION_INFO_V1(bdr_internal_table_rows);
-PG_FUNCTION_INFO_V1(bdr_internal_store_rows);
-PG_FUNCTION_INFO_V1(bdr_internal_copied_rows);
+PG_FUNCTION_INFO_V1(bdr_internal_fetch_begin);
+PG_FUNCTION_INFO_V1(bdr_internal_fetch_rows);
 
 typedef struct TableRows
 {
@@ -149,35 +155,52 @@ bdr_internal_table_rows(PG_FUNCTION_ARGS)
 	SRF_RETURN_DONE(context);
 }
 
-/* Trigger: stores the rows of a chunk, and lets the chunk itself vanish. */
-Datum
-bdr_internal_store_rows(PG_FUNCTION_ARGS)
+static void
+RequireInternalSession(FunctionCallInfo fcinfo)
 {
-	TriggerData *trigger = (TriggerData *) fcinfo->context;
-	bool		isnull;
-	Datum		value;
-	bytea	   *chunk;
-
-	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_BEFORE(trigger->tg_event) ||
-		!TRIGGER_FIRED_FOR_ROW(trigger->tg_event) || !TRIGGER_FIRED_BY_INSERT(trigger->tg_event))
-		ereport(ERROR,
-				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED), errmsg("not called as the trigger that it is")));
 	if (!bdr_internal_session)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("\"%s\" takes only the rows that a join copies", RelationGetRelationName(trigger->tg_relation))));
-	value = heap_getattr(trigger->tg_trigtuple, 1, RelationGetDescr(trigger->tg_relation), &isnull);
-	if (!isnull)
-	{
-		chunk = DatumGetByteaPP(value);
-		ENGINE_CALL(bdr_engine_store_rows((const uint8_t *) VARDATA_ANY(chunk), VARSIZE_ANY_EXHDR(chunk)));
-	}
-	return PointerGetDatum(NULL);
+				 errmsg("function %s is for sessions in which a join copies rows", get_func_name(fcinfo->flinfo->fn_oid))));
 }
 
-/* Rows that this session has stored so since it was asked last. */
+/* bdr.internal_fetch_begin(snapshot text): connects to the target of this node's join, and sees what the snapshot contains. */
 Datum
-bdr_internal_copied_rows(PG_FUNCTION_ARGS)
+bdr_internal_fetch_begin(PG_FUNCTION_ARGS)
 {
-	PG_RETURN_INT64((int64) bdr_engine_copied_rows());
+	RequireInternalSession(fcinfo);
+	ENGINE_CALL(bdr_engine_fetch_begin(text_to_cstring(PG_GETARG_TEXT_PP(0))));
+	PG_RETURN_VOID();
+}
+
+/*
+ * bdr.internal_fetch_rows(table text, first_block bigint, end_block bigint): fetches rows as above and stores them. From time
+ * to time returns how many rows and bytes it were since the last time, which reaches the client at once.
+ */
+Datum
+bdr_internal_fetch_rows(PG_FUNCTION_ARGS)
+{
+	FuncCallContext *context;
+	uint64_t	rows = 0;
+	uint64_t	bytes = 0;
+
+	if (SRF_IS_FIRSTCALL())
+	{
+		RequireInternalSession(fcinfo);
+		/* what is open while rows are stored does not outlive an error */
+		if (GetCurrentTransactionNestLevel() > 1)
+			ereport(ERROR,
+					(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION), errmsg("rows can't be copied in a subtransaction")));
+		context = SRF_FIRSTCALL_INIT();
+		ENGINE_CALL(bdr_engine_fetch_table(text_to_cstring(PG_GETARG_TEXT_PP(0)), PG_GETARG_INT64(1),
+										   PG_GETARG_INT64(2)));
+	}
+	context = SRF_PERCALL_SETUP();
+	/* what waits in the buffer: that COPY begins, or the line of the last call */
+	if (whereToSendOutput == DestRemote)
+		pq_flush_if_writable();
+	ENGINE_CALL(bdr_engine_fetch_next(&rows, &bytes));
+	if (rows > 0)
+		SRF_RETURN_NEXT(context, PointerGetDatum(cstring_to_text(psprintf(UINT64_FORMAT " " UINT64_FORMAT, rows, bytes))));
+	SRF_RETURN_DONE(context);
 }

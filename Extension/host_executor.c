@@ -18,6 +18,7 @@
 #include "access/detoast.h"
 #include "access/genam.h"
 #include "access/heapam.h"
+#include "access/heaptoast.h"
 #include "access/htup_details.h"
 #include "access/nbtree.h"
 #include "access/relscan.h"
@@ -26,11 +27,14 @@
 #include "access/tableam.h"
 #include "access/tupconvert.h"
 #include "access/xact.h"
+#include "access/xloginsert.h"
+#include "access/xlogrecord.h"
 #include "catalog/catalog.h"
 #include "catalog/index.h"
 #include "catalog/namespace.h"
 #include "catalog/partition.h"
 #include "catalog/pg_am.h"
+#include "catalog/pg_control.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_type.h"
 #include "commands/tablecmds.h"
@@ -44,8 +48,13 @@
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "optimizer/optimizer.h"
+#include "pgstat.h"
+#include "replication/slot.h"
 #include "rewrite/rewriteHandler.h"
+#include "storage/bufmgr.h"
+#include "storage/bufpage.h"
 #include "storage/lmgr.h"
+#include "storage/spin.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
@@ -138,6 +147,11 @@ typedef struct Target
 	int			batch_size;
 	bool		has_key;		/* key of the row that was looked for last */
 	BdrKey		key;
+	char	   *pages;			/* filled by bdr_host_append_batch, not in the table yet */
+	int			npages;
+	bool		append_known;
+	bool		append_possible;
+	TupleDesc	batch_desc;		/* not counted: a thousand slots would each be remembered by the resource owner */
 } Target;
 
 struct BdrRel
@@ -204,6 +218,17 @@ ForgetTargets(void)
 static void
 AtEndOfTransaction(XactEvent event, void *arg)
 {
+	/* rows that would be lost */
+	if (event == XACT_EVENT_PRE_COMMIT || event == XACT_EVENT_PRE_PREPARE)
+	{
+		ListCell   *cell;
+
+		foreach(cell, open_targets)
+		{
+			if (((Target *) lfirst(cell))->npages > 0)
+				elog(ERROR, "bdr: appended rows are not in their table yet");
+		}
+	}
 	/* after an abort the resource owner has closed what was open, and the memory went with the transaction */
 	if (event == XACT_EVENT_ABORT || event == XACT_EVENT_COMMIT || event == XACT_EVENT_PREPARE)
 		ForgetTargets();
@@ -842,6 +867,144 @@ OpenTarget(BdrRel *rel)
 	return target;
 }
 
+/* ---- appending pages ------------------------------------------------------------------------------------------ */
+
+/* So many go into a table, and into WAL, at a time: a record takes no more. */
+#define APPEND_PAGES XLR_MAX_BLOCK_ID
+
+static int
+AppendLimit(void)
+{
+	/* all of them are pinned at once */
+	return Max(1, Min(APPEND_PAGES, NBuffers / 64));
+}
+
+static char *
+AppendedPage(Target *target, int number)
+{
+	return target->pages + (Size) number * BLCKSZ;
+}
+
+/*
+ * Puts the pages that were filled at the end of the table. Sessions that copy pieces of one table would otherwise wait for one
+ * another at each page: here they do so once for many, and a page is logged once and not row by row.
+ */
+static void
+WritePages(Target *target)
+{
+	Relation	relation = target->relation;
+	Buffer		buffers[APPEND_PAGES];
+	int			n = target->npages;
+
+	if (n == 0)
+		return;
+	target->npages = 0;
+	if (RelationNeedsWAL(relation))
+		XLogEnsureRecordSpace(n - 1, 0);
+	LockRelationForExtension(relation, ExclusiveLock);
+	for (int i = 0; i < n; i++)
+		buffers[i] = ReadBufferExtended(relation, MAIN_FORKNUM, P_NEW, RBM_ZERO_AND_LOCK, NULL);
+	UnlockRelationForExtension(relation, ExclusiveLock);
+
+	START_CRIT_SECTION();
+	for (int i = 0; i < n; i++)
+	{
+		Page		page = BufferGetPage(buffers[i]);
+		BlockNumber block = BufferGetBlockNumber(buffers[i]);
+
+		memcpy(page, AppendedPage(target, i), BLCKSZ);
+		for (OffsetNumber offset = FirstOffsetNumber; offset <= PageGetMaxOffsetNumber(page); offset++)
+			ItemPointerSet(&((HeapTupleHeader) PageGetItem(page, PageGetItemId(page, offset)))->t_ctid, block, offset);
+		MarkBufferDirty(buffers[i]);
+	}
+	if (RelationNeedsWAL(relation))
+	{
+		XLogRecPtr	lsn;
+
+		XLogBeginInsert();
+		for (int i = 0; i < n; i++)
+			XLogRegisterBuffer(i, buffers[i], REGBUF_FORCE_IMAGE | REGBUF_STANDARD);
+		lsn = XLogInsert(RM_XLOG_ID, XLOG_FPI);
+		for (int i = 0; i < n; i++)
+			PageSetLSN(BufferGetPage(buffers[i]), lsn);
+	}
+	END_CRIT_SECTION();
+	for (int i = 0; i < n; i++)
+		UnlockReleaseBuffer(buffers[i]);
+}
+
+/* Does anybody decode the WAL of this database? Images of pages are nothing that can be decoded. */
+static bool
+HasLogicalSlots(void)
+{
+	bool		found = false;
+
+	LWLockAcquire(ReplicationSlotControlLock, LW_SHARED);
+	for (int i = 0; i < max_replication_slots && !found; i++)
+	{
+		ReplicationSlot *slot = &ReplicationSlotCtl->replication_slots[i];
+
+		SpinLockAcquire(&slot->mutex);
+		found = slot->in_use && slot->data.database == MyDatabaseId;
+		SpinLockRelease(&slot->mutex);
+	}
+	LWLockRelease(ReplicationSlotControlLock);
+	return found;
+}
+
+/*
+ * May whole pages be put into the table? A slot that comes later does no harm: what it decodes begins after the transactions
+ * that ran then, and this one runs, as it has its number.
+ */
+static bool
+CanAppend(Target *target)
+{
+	if (!target->append_known)
+	{
+		Relation	relation = target->relation;
+
+		(void) GetCurrentTransactionId();
+		target->append_possible = target->routing == NULL && target->leaf != NULL && target->rel->info.same_layout &&
+			relation->rd_rel->relkind == RELKIND_RELATION && relation->rd_rel->relam == HEAP_TABLE_AM_OID &&
+			!RELATION_IS_LOCAL(relation) && target->leaf->info->ri_NumIndices == 0 &&
+			target->leaf->info->ri_TrigDesc == NULL && !(RelationIsLogicallyLogged(relation) && HasLogicalSlots());
+		target->append_known = true;
+	}
+	return target->append_possible;
+}
+
+/* Adds a row, whose header says nothing of transactions yet, to the pages. */
+static void
+AppendTuple(Target *target, HeapTuple tuple)
+{
+	Relation	relation = target->relation;
+	HeapTupleHeader header = tuple->t_data;
+	Size		spared = RelationGetTargetPageFreeSpace(relation, HEAP_DEFAULT_FILLFACTOR);
+	Page		page = NULL;
+
+	HeapTupleHeaderSetXmin(header, GetCurrentTransactionId());
+	HeapTupleHeaderSetCmin(header, GetCurrentCommandId(true));
+	HeapTupleHeaderSetXmax(header, InvalidTransactionId);
+	header->t_infomask |= HEAP_XMAX_INVALID;
+
+	if (target->npages > 0)
+	{
+		page = AppendedPage(target, target->npages - 1);
+		if (PageGetHeapFreeSpace(page) < MAXALIGN(tuple->t_len) + spared)
+			page = NULL;
+	}
+	if (page == NULL)
+	{
+		if (target->npages >= AppendLimit())
+			WritePages(target);
+		page = AppendedPage(target, target->npages);
+		PageInit(page, BLCKSZ, 0);
+		target->npages++;
+	}
+	if (PageAddItem(page, (Item) header, tuple->t_len, InvalidOffsetNumber, false, true) == InvalidOffsetNumber)
+		elog(ERROR, "bdr: a row of %u bytes does not fit into a page", (unsigned) tuple->t_len);
+}
+
 static void
 CloseTargets(void)
 {
@@ -852,6 +1015,7 @@ CloseTargets(void)
 		Target	   *target = lfirst(cell);
 		ListCell   *leaf_cell;
 
+		WritePages(target);
 		if (target->bulk)
 			FreeBulkInsertState(target->bulk);
 		foreach(leaf_cell, target->leaves)
@@ -2016,12 +2180,15 @@ bdr_host_insert_batch(BdrRel *rel, const BdrRow *rows, int32_t n, int32_t *done)
 			{
 				MemoryContextSwitchTo(target->estate->es_query_cxt);
 				if (target->batch == NULL)
+				{
 					target->batch = palloc(sizeof(TupleTableSlot *) * n);
+					target->batch_desc = CreateTupleDescCopyConstr(RelationGetDescr(relation));
+				}
 				else
 					target->batch = repalloc(target->batch, sizeof(TupleTableSlot *) * n);
 				while (target->batch_size < n)
 					target->batch[target->batch_size++] =
-						MakeSingleTupleTableSlot(RelationGetDescr(relation), &TTSOpsHeapTuple);
+						MakeSingleTupleTableSlot(target->batch_desc, &TTSOpsHeapTuple);
 				MemoryContextSwitchTo(caller);
 			}
 			BeginInternalSubTransaction(NULL);
@@ -2035,8 +2202,8 @@ bdr_host_insert_batch(BdrRel *rel, const BdrRow *rows, int32_t n, int32_t *done)
 					TupleTableSlot *slot = target->batch[i];
 
 					CheckRowShape(rel, &rows[i]);
-					ExecClearTuple(slot);
-					ExecStoreHeapTuple(MakeRawTuple(&rows[i]), slot, false);
+					/* the slot owns it: it would be copied else */
+					ExecStoreHeapTuple(MakeRawTuple(&rows[i]), slot, true);
 					if (rows[i].deep_check)
 					{
 						slot_getallattrs(slot);
@@ -2097,6 +2264,65 @@ bdr_host_insert_batch(BdrRel *rel, const BdrRow *rows, int32_t n, int32_t *done)
 				outcome = BDR_CONFLICT;
 			}
 			PG_END_TRY();
+		}
+	}
+	HOST_END();
+	return outcome;
+}
+
+/*
+ * Inserts raw rows that a join copies into a table without indexes and triggers. They are in the table when it is closed
+ * (bdr_host_executor_close), perhaps earlier.
+ */
+int32_t
+bdr_host_append_batch(BdrRel *rel, const BdrRow *rows, int32_t n)
+{
+	volatile int32_t outcome = BDR_DONE;
+
+	HOST_BEGIN();
+	{
+		Target	   *target = UseTarget(rel);
+		bool		possible = CanAppend(target);
+
+		for (int i = 0; i < n && possible; i++)
+		{
+			Size		header = SizeofHeapTupleHeader + (rows[i].has_nulls ? BITMAPLEN(rows[i].attributes) : 0);
+
+			/* others get their values out of line */
+			possible = MAXALIGN(header) + rows[i].data_length <= TOAST_TUPLE_THRESHOLD;
+		}
+		if (!possible)
+			outcome = BDR_CONFLICT;
+		else
+		{
+			TupleTableSlot *slot = target->raw;
+			MemoryContext caller = MemoryContextSwitchTo(target->row_context);
+			SavedUser	saved;
+
+			if (target->pages == NULL)
+				target->pages = MemoryContextAlloc(target->estate->es_query_cxt, (Size) AppendLimit() * BLCKSZ);
+			BecomeOwner(rel->owner, &saved);
+			for (int i = 0; i < n; i++)
+			{
+				HeapTuple	tuple;
+
+				CheckRowShape(rel, &rows[i]);
+				tuple = MakeRawTuple(&rows[i]);
+				ExecStoreHeapTuple(tuple, slot, false);
+				if (rows[i].deep_check)
+				{
+					slot_getallattrs(slot);
+					DeepCheck(rel, RelationGetDescr(target->relation), slot->tts_values, slot->tts_isnull);
+				}
+				if (target->relation->rd_att->constr)
+					ExecConstraints(target->leaf->info, slot, target->estate);
+				AppendTuple(target, tuple);
+			}
+			ExecClearTuple(slot);
+			BecomeOurselves(&saved);
+			MemoryContextSwitchTo(caller);
+			pgstat_count_heap_insert(target->relation, n);
+			wrote_since_increment = true;
 		}
 	}
 	HOST_END();

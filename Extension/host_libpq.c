@@ -346,6 +346,35 @@ bdr_host_conn_start_copy_both(BdrConn *conn, const char *sql)
 	return outcome;
 }
 
+/* Starts a COPY; false with the failure set. */
+static bool
+BeginCopy(BdrConn *conn, const char *sql, ExecStatusType wanted)
+{
+	PGresult   *first;
+	bool		good;
+
+	if (!PQsendQuery(conn->conn, sql))
+	{
+		SetFailure(conn, NULL);
+		return false;
+	}
+	first = NextResult(conn);
+	good = PQresultStatus(first) == wanted;
+	if (!good)
+		SetFailure(conn, first);
+	if (first)
+		PQclear(first);
+	if (!good)
+	{
+		/* leave the connection idle, keeping the first failure */
+		PGresult   *rest;
+
+		while ((rest = NextResult(conn)) != NULL)
+			PQclear(rest);
+	}
+	return good;
+}
+
 int32_t
 bdr_host_conn_receive(BdrConn *conn, const uint8_t **data, size_t *length)
 {
@@ -400,6 +429,36 @@ bdr_host_conn_receive(BdrConn *conn, const uint8_t **data, size_t *length)
 }
 
 int32_t
+bdr_host_conn_start_copy_out(BdrConn *conn, const char *sql)
+{
+	volatile int32_t outcome = BDR_OK;
+
+	HOST_BEGIN();
+	if (conn == NULL || conn->conn == NULL)
+		elog(ERROR, "bdr: query on a closed connection");
+	if (!BeginCopy(conn, sql, PGRES_COPY_OUT))
+		outcome = BDR_REMOTE_ERROR;
+	HOST_END();
+	return outcome;
+}
+
+int32_t
+bdr_host_conn_next(BdrConn *conn, const uint8_t **data, size_t *length)
+{
+	int32_t		outcome;
+
+	for (;;)
+	{
+		outcome = bdr_host_conn_receive(conn, data, length);
+		if (outcome != BDR_RECV_NONE)
+			return outcome;
+		HOST_BEGIN();
+		(void) WaitSocket(conn->conn, WL_SOCKET_READABLE, 0);
+		HOST_END();
+	}
+}
+
+int32_t
 bdr_host_conn_send(BdrConn *conn, const uint8_t *data, size_t length)
 {
 	volatile int32_t outcome = BDR_OK;
@@ -415,35 +474,6 @@ bdr_host_conn_send(BdrConn *conn, const uint8_t *data, size_t length)
 	return outcome;
 }
 
-/* Starts a COPY; false with the failure set. */
-static bool
-BeginCopy(BdrConn *conn, const char *sql, ExecStatusType wanted)
-{
-	PGresult   *first;
-	bool		good;
-
-	if (!PQsendQuery(conn->conn, sql))
-	{
-		SetFailure(conn, NULL);
-		return false;
-	}
-	first = NextResult(conn);
-	good = PQresultStatus(first) == wanted;
-	if (!good)
-		SetFailure(conn, first);
-	if (first)
-		PQclear(first);
-	if (!good)
-	{
-		/* leave the connection idle, keeping the first failure */
-		PGresult   *rest;
-
-		while ((rest = NextResult(conn)) != NULL)
-			PQclear(rest);
-	}
-	return good;
-}
-
 /* ---- copying ---------------------------------------------------------------------------------------------------- */
 
 /* Rows are passed on in pieces of this size: a message and a system call each would cost more than the rows. */
@@ -455,7 +485,7 @@ BeginCopy(BdrConn *conn, const char *sql, ExecStatusType wanted)
 struct BdrCopy
 {
 	BdrConn    *from;
-	BdrConn    *to;
+	BdrConn    *to;				/* NULL: `from` stores the rows itself, and sends how many */
 	char	   *buffer;
 	size_t		used;
 	bool		unsent;			/* libpq holds data for `to` that the socket did not take */
@@ -483,6 +513,8 @@ bdr_host_copy_begin(BdrConn *from, const char *copy_out, BdrConn *to, const char
 		c->to = to;
 		if (!BeginCopy(from, copy_out, PGRES_COPY_OUT))
 			culprit = from;
+		else if (to == NULL)
+			;
 		else if (!BeginCopy(to, copy_in, PGRES_COPY_IN))
 			culprit = to;
 		else
@@ -539,6 +571,18 @@ SendCollected(BdrCopy *copy)
 	}
 }
 
+/* One line of a session that stores rows itself: rows and bytes since the last one. */
+static void
+CountLine(BdrCopy *copy, const char *data, int length)
+{
+	char		line[64];
+	char	   *rest;
+
+	strlcpy(line, data, Min(sizeof(line), (size_t) length + 1));
+	copy->rows += strtoull(line, &rest, 10);
+	copy->bytes += strtoull(rest, NULL, 10);
+}
+
 /* Moves what can be moved without waiting. NULL, or the connection that failed. */
 static BdrConn *
 MoveData(BdrCopy *copy)
@@ -565,7 +609,12 @@ MoveData(BdrCopy *copy)
 		int			n = PQgetCopyData(copy->from->conn, &data, 1);
 		bool		good = true;
 
-		if (n > 0)
+		if (n > 0 && copy->to == NULL)
+		{
+			CountLine(copy, data, n);
+			PQfreemem(data);
+		}
+		else if (n > 0)
 		{
 			copy->rows++;
 			copy->bytes += (uint64_t) n;
@@ -608,7 +657,7 @@ MoveData(BdrCopy *copy)
 		}
 		else if (n == 0)
 		{
-			if (!SendCollected(copy))
+			if (copy->to != NULL && !SendCollected(copy))
 			{
 				SetFailure(copy->to, NULL);
 				return copy->to;
@@ -634,6 +683,8 @@ FinishCopy(BdrCopy *copy)
 		culprit = copy->from;
 	bdr_host_sql_free(result);
 	result = NULL;
+	if (copy->to == NULL)
+		return culprit;
 	while (copy->used > 0 || copy->unsent)
 	{
 		if (!SendCollected(copy))

@@ -303,11 +303,6 @@ COMMENT ON TABLE bdr.join_table IS 'tables that a join copies';
 COMMENT ON COLUMN bdr.join_table.rows_estimated IS 'by the statistics of the join target; null when it has none';
 COMMENT ON COLUMN bdr.join_table.size_on_target IS 'bytes of the table and its TOAST there';
 
-CREATE TABLE bdr.copied_rows (
-	chunk bytea NOT NULL
-);
-COMMENT ON TABLE bdr.copied_rows IS 'rows that a join copies pass through here into their tables; always empty';
-
 CREATE TABLE bdr.join_progress_line (
 	line_number int PRIMARY KEY,
 	line_time timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
@@ -578,13 +573,15 @@ CREATE FUNCTION bdr.internal_table_rows(copied_table regclass, first_block bigin
 	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'bdr_internal_table_rows';
 COMMENT ON FUNCTION bdr.internal_table_rows(regclass, bigint, bigint) IS 'rows of a table as they are stored, for a join to copy';
 
-CREATE FUNCTION bdr.internal_store_rows() RETURNS trigger
-	LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
-	AS 'MODULE_PATHNAME', 'bdr_internal_store_rows';
-COMMENT ON FUNCTION bdr.internal_store_rows() IS 'stores rows that a join copies';
+CREATE FUNCTION bdr.internal_fetch_begin(snapshot text) RETURNS void
+	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME', 'bdr_internal_fetch_begin';
+COMMENT ON FUNCTION bdr.internal_fetch_begin(text) IS 'connects to the join target, to copy under a snapshot';
 
-CREATE TRIGGER store_rows BEFORE INSERT ON bdr.copied_rows FOR EACH ROW EXECUTE FUNCTION bdr.internal_store_rows();
-ALTER TABLE bdr.copied_rows ENABLE ALWAYS TRIGGER store_rows;
+CREATE FUNCTION bdr.internal_fetch_rows(copied_table text, first_block bigint, end_block bigint) RETURNS SETOF text
+	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'bdr_internal_fetch_rows';
+COMMENT ON FUNCTION bdr.internal_fetch_rows(text, bigint, bigint) IS
+	'copies rows of a table of the join target; from time to time, the number of rows and bytes';
 
 CREATE FUNCTION bdr.internal_stamp_row() RETURNS trigger
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'bdr_internal_stamp_row';
@@ -606,10 +603,6 @@ CREATE FUNCTION bdr.internal_stored_value(nspname text, relname text, column_nam
 	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'bdr_internal_stored_value';
 COMMENT ON FUNCTION bdr.internal_stored_value(text, text, text, int, bigint, oid, oid) IS
 	'a value that is stored out of line, for a peer that got only the pointer to it';
-
-CREATE FUNCTION bdr.internal_copied_rows() RETURNS bigint
-	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'bdr_internal_copied_rows';
-COMMENT ON FUNCTION bdr.internal_copied_rows() IS 'how many copied rows this session has stored since it was asked last';
 
 CREATE FUNCTION bdr.boundary_test(what text, repetitions bigint DEFAULT 1) RETURNS integer
 	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp

@@ -79,6 +79,11 @@ public struct ByteReader {
     // PostgreSQL's own protocol is big-endian.
 
     @inlinable
+    public mutating func readUInt16BE() throws(WireError) -> UInt16 {
+        UInt16(bigEndian: try self.read(UInt16.self))
+    }
+
+    @inlinable
     public mutating func readUInt32BE() throws(WireError) -> UInt32 {
         UInt32(bigEndian: try self.read(UInt32.self))
     }

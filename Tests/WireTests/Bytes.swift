@@ -12,6 +12,7 @@ enum Field {
     case i16(Int16)
     case i32(Int32)
     case i64(Int64)
+    case u32BE(UInt32)
     case u64BE(UInt64)
     /// One ASCII character.
     case char(Unicode.Scalar)
@@ -28,6 +29,7 @@ enum Field {
         case .i16(let value): Field.u16(UInt16(bitPattern: value)).packed
         case .i32(let value): Field.u32(UInt32(bitPattern: value)).packed
         case .i64(let value): Field.u64(UInt64(bitPattern: value)).packed
+        case .u32BE(let value): Field.u32(value).packed.reversed()
         case .u64BE(let value): Field.u64(value).packed.reversed()
         case .char(let scalar): [UInt8(ascii: scalar)]
         case .string(let value): Field.u16(UInt16(value.utf8.count)).packed + Array(value.utf8)

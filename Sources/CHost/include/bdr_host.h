@@ -115,9 +115,14 @@ enum { BDR_RECV_NONE = 0, BDR_RECV_DATA = 1, BDR_RECV_END = 2, BDR_RECV_FAILED =
 
 /* Next CopyData without waiting. BDR_RECV_DATA: *data stays valid until the next receive or close. */
 int32_t bdr_host_conn_receive(BdrConn *conn, const uint8_t **data, size_t *length);
+/* Sends a statement that ends in COPY OUT (COPY ... TO STDOUT). */
+int32_t bdr_host_conn_start_copy_out(BdrConn *conn, const char *sql);
+/* Next CopyData, waited for: never BDR_RECV_NONE. */
+int32_t bdr_host_conn_next(BdrConn *conn, const uint8_t **data, size_t *length);
 /* Sends one CopyData and flushes it; BDR_OK or BDR_REMOTE_ERROR. */
 int32_t bdr_host_conn_send(BdrConn *conn, const uint8_t *data, size_t length);
-/* Copies between connections, several at once. begin: runs COPY … TO STDOUT on `from` and COPY … FROM STDIN on `to`. pump:
+/* Copies between connections, several at once. begin: runs COPY … TO STDOUT on `from` and COPY … FROM STDIN on `to`; without
+ * `to`, what `from` sends are lines of two numbers, rows and bytes that it has stored itself since the last line. pump:
  * moves data of all n copies until one has ended (*finished is its number) or the timeout (ms) has passed (*finished is
  * -1); BDR_REMOTE_ERROR when it ended with a failure of connection *failed. free closes no connection. */
 typedef struct BdrCopy BdrCopy;
@@ -408,6 +413,9 @@ int32_t bdr_host_insert(BdrRel *rel, const BdrRow *row, bool despite_stamps, Bdr
 /* Inserts up to n raw rows; stops before the first that has a conflict. *done rows were inserted. Returns BDR_DONE, or
  * BDR_CONFLICT when row *done has to go through bdr_host_insert. */
 int32_t bdr_host_insert_batch(BdrRel *rel, const BdrRow *rows, int32_t n, int32_t *done);
+/* Inserts n raw rows that a join copies: page by page, into a table without indexes and triggers; BDR_CONFLICT when that can't
+ * be, and none is inserted. They are there after bdr_host_executor_close. */
+int32_t bdr_host_append_batch(BdrRel *rel, const BdrRow *rows, int32_t n);
 /* Finds and locks the row that `key` names: by replica identity index, primary key, or whole-row comparison. */
 int32_t bdr_host_find(BdrRel *rel, const BdrRow *key, BdrFound *found);
 /* Stamps of the key that bdr_host_find or bdr_host_insert was called with last. */

@@ -147,6 +147,27 @@ final class Connection {
         }
     }
 
+    /// Sends COPY ... TO STDOUT.
+    func startCopyOut(_ sql: String) throws {
+        if try host(bdr_host_conn_start_copy_out(self.handle, sql)) != BDR_OK {
+            throw self.lastError
+        }
+    }
+
+    /// The next CopyData, waited for: valid until the next one; nil at the end.
+    func next() throws -> UnsafeRawBufferPointer? {
+        var data: UnsafePointer<UInt8>?
+        var length = 0
+        switch try host(bdr_host_conn_next(self.handle, &data, &length)) {
+        case Int32(BDR_RECV_DATA):
+            return UnsafeRawBufferPointer(start: data, count: length)
+        case Int32(BDR_RECV_END):
+            return nil
+        default:
+            throw self.lastError
+        }
+    }
+
     func send(_ bytes: UnsafeRawBufferPointer) throws {
         let pointer = bytes.bindMemory(to: UInt8.self)
         if try host(bdr_host_conn_send(self.handle, pointer.baseAddress, pointer.count)) != BDR_OK {

@@ -1,4 +1,5 @@
-// Rows of a table that is copied, as they are stored, in chunks: the join target packs them, the joining node stores them.
+// Rows of a table that is copied, as they are stored, in chunks: the join target packs them, a session of the joining node
+// fetches and stores them.
 //
 // A chunk is what the stream of changes would contain: the description of the relation, and an INSERT for each row. So it is
 // checked as thoroughly as that before anything is believed.
@@ -110,22 +111,20 @@ public func bdrEngineCopyTake(
     }
 }
 
-/// On the joining node: what a session that stores chunks keeps between them.
+/// On the joining node: stores chunks.
 private final class RowStore {
     private var relation: AppliedRelation?
-    private var chunk: UInt64 = 0
+    /// Counts how often tables were closed.
+    private var use: UInt64 = 1
     private var rows: [BdrRow] = []
-    private(set) var stored: UInt64 = 0
+    private var stored: UInt64 = 0
 
     private static let batchLimit = 1000
 
-    func takeCount() -> UInt64 {
-        defer { self.stored = 0 }
-        return self.stored
-    }
-
-    /// Inside a transaction; nothing of it stays open.
-    func store(_ bytes: UnsafeRawBufferPointer) throws {
+    /// Inside a transaction. The rows are in the table after `close`.
+    /// - Returns: how many rows it were.
+    func store(_ bytes: UnsafeRawBufferPointer) throws -> UInt64 {
+        let before = self.stored
         var cursor = MessageCursor(bytes)
         guard let (type, body) = try cursor.next(), type == .relation else {
             throw BdrError(SQLSTATE.protocolViolation, "copied rows of an unknown table arrived")
@@ -135,10 +134,9 @@ private final class RowStore {
             self.relation = try AppliedRelation(description)
         }
         guard let relation = self.relation else {
-            return
+            return 0
         }
-        self.chunk &+= 1
-        try relation.use(in: self.chunk)
+        try relation.use(in: self.use)
         guard relation.info.same_layout != 0 else {
             throw BdrError(
                 SQLSTATE.objectNotInPrerequisiteState,
@@ -157,14 +155,24 @@ private final class RowStore {
             }
         }
         try self.flush(relation)
+        return self.stored &- before
+    }
+
+    /// Nothing stays open, as whoever called this may end the statement.
+    func close() throws {
         try host(bdr_host_executor_close())
+        self.use &+= 1
     }
 
     private func flush(_ relation: AppliedRelation) throws {
         var done: Int32 = 0
         try self.rows.withUnsafeBufferPointer { rows in
-            _ = try host(
-                bdr_host_insert_batch(relation.handle, rows.baseAddress, Int32(clamping: rows.count), &done))
+            let count = Int32(clamping: rows.count)
+            if try host(bdr_host_append_batch(relation.handle, rows.baseAddress, count)) == BDR_DONE {
+                done = count
+            } else {
+                _ = try host(bdr_host_insert_batch(relation.handle, rows.baseAddress, count, &done))
+            }
         }
         for number in max(0, Int(done))..<max(0, Int(done), self.rows.count) {
             var found = BdrFound()
@@ -179,17 +187,105 @@ private final class RowStore {
     }
 }
 
-/// A backend has one thread.
-nonisolated(unsafe) private var store = RowStore()
+/// On the joining node: a session's connection to the join target, which lives from table to table.
+private final class RowFetch {
+    private let target: Connection
+    private let store = RowStore()
+    private var copy: CopyColumnReader?
 
-@c(bdr_engine_store_rows)
-public func bdrEngineStoreRows(_ data: UnsafePointer<UInt8>?, _ length: Int) -> Int32 {
-    entry {
-        try store.store(UnsafeRawBufferPointer(start: data, count: data == nil ? 0 : max(0, length)))
+    /// How long to go on without telling how far it is, microseconds.
+    private static let reportInterval: Int64 = 200_000
+
+    init(snapshot: String) throws {
+        // not an argument, as those of statements are seen in views and in the log
+        guard let join = try JoinRecord.load() else {
+            throw BdrError(SQLSTATE.objectNotInPrerequisiteState, "this node does not join a group")
+        }
+        self.target = try Session.open(dsn: join.targetDSN, "the join target")
+        do {
+            try SnapshotCopy.importSnapshot(snapshot, into: self.target)
+        } catch let error as RemoteError {
+            throw error.asError("the data could not be copied")
+        }
+    }
+
+    func begin(_ table: String, _ first: Int64, _ end: Int64) throws {
+        guard self.copy == nil else {
+            throw BdrError(SQLSTATE.objectNotInPrerequisiteState, "this session is about to copy another table")
+        }
+        self.copy = CopyColumnReader()
+        try self.target.startCopyOut(
+            """
+            COPY (SELECT bdr.internal_table_rows(\(try SQL.quoteLiteral(table))::pg_catalog.regclass, \(first), \(end)))
+            TO STDOUT (FORMAT binary)
+            """)
+    }
+
+    /// - Returns: what was stored; none when all is.
+    func next() throws -> (rows: UInt64, bytes: UInt64) {
+        var rows: UInt64 = 0
+        var bytes: UInt64 = 0
+        let start = bdr_host_now()
+        while self.copy != nil {
+            guard let message = try self.target.next() else {
+                self.copy = nil
+                break
+            }
+            bytes &+= UInt64(message.count)
+            if let chunk = try self.copy?.value(in: message) {
+                rows &+= try self.store.store(chunk)
+                if bdr_host_now() &- start > Self.reportInterval {
+                    break
+                }
+            }
+        }
+        try self.store.close()
+        return (rows, bytes)
     }
 }
 
-@c(bdr_engine_copied_rows)
-public func bdrEngineCopiedRows() -> UInt64 {
-    store.takeCount()
+/// A backend has one thread.
+nonisolated(unsafe) private var fetch: RowFetch?
+
+/// After an error nobody knows where the connection is.
+private func fetching(_ body: () throws -> Void) -> Int32 {
+    entry {
+        do {
+            try body()
+        } catch {
+            fetch = nil
+            throw error
+        }
+    }
+}
+
+private func current() throws -> RowFetch {
+    guard let fetch else {
+        throw BdrError(SQLSTATE.objectNotInPrerequisiteState, "this session is not connected to a join target")
+    }
+    return fetch
+}
+
+@c(bdr_engine_fetch_begin)
+public func bdrEngineFetchBegin(_ snapshot: UnsafePointer<CChar>?) -> Int32 {
+    fetching {
+        fetch = nil
+        fetch = try RowFetch(snapshot: snapshot.map { String(cString: $0) } ?? "")
+    }
+}
+
+@c(bdr_engine_fetch_table)
+public func bdrEngineFetchTable(_ table: UnsafePointer<CChar>?, _ first: Int64, _ end: Int64) -> Int32 {
+    fetching {
+        try current().begin(table.map { String(cString: $0) } ?? "", first, end)
+    }
+}
+
+@c(bdr_engine_fetch_next)
+public func bdrEngineFetchNext(_ rows: UnsafeMutablePointer<UInt64>?, _ bytes: UnsafeMutablePointer<UInt64>?) -> Int32 {
+    fetching {
+        let stored = try current().next()
+        rows?.pointee = stored.rows
+        bytes?.pointee = stored.bytes
+    }
 }

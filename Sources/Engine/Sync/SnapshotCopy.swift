@@ -28,15 +28,15 @@ final class SnapshotCopy {
             }
             self.lsn = lsn
             self.snapshot = snapshot
-            try self.importSnapshot(self.reader)
+            try Self.importSnapshot(snapshot, into: self.reader)
         } catch let error as RemoteError {
             throw error.asError("the replication slot could not be created on the join target")
         }
     }
 
-    private func importSnapshot(_ session: Connection) throws {
+    static func importSnapshot(_ snapshot: String, into session: Connection) throws {
         try session.query("BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        try session.query("SET TRANSACTION SNAPSHOT \(try SQL.quoteLiteral(self.snapshot))")
+        try session.query("SET TRANSACTION SNAPSHOT \(try SQL.quoteLiteral(snapshot))")
     }
 
     /// Up to where the snapshot contains the changes of the other members, by node id.
@@ -138,7 +138,7 @@ final class SnapshotCopy {
                 tables: tables,
                 openReader: {
                     let reader = try Session.open(dsn: self.target, "the join target")
-                    try self.importSnapshot(reader)
+                    try Self.importSnapshot(self.snapshot, into: reader)
                     return reader
                 },
                 openWriter: { number in
@@ -148,9 +148,20 @@ final class SnapshotCopy {
                     try writer.query("SET session_replication_role = replica")
                     // the step is stored after all of it, and that is waited for
                     try writer.query("SET synchronous_commit = off")
+                    // it ends soon when this process does, also while it waits for the join target
+                    try writer.query("SET client_connection_check_interval = '1s'")
                     try writer.query(
                         "SELECT pg_catalog.pg_replication_origin_session_setup(\(try SQL.quoteLiteral(origin)))")
                     return writer
+                },
+                openFetch: { writer in
+                    do {
+                        try writer.query("SELECT bdr.internal_fetch_begin($1)", [self.snapshot])
+                    } catch let error as RemoteError {
+                        throw BdrError(
+                            error.sqlstate, error.message, detail: error.detail.isEmpty ? nil : error.detail,
+                            hint: error.hint.isEmpty ? nil : error.hint)
+                    }
                 },
                 begin: """
                     SELECT pg_catalog.pg_replication_origin_xact_setup(\(try SQL.quoteLiteral(self.lsn)),
@@ -326,6 +337,8 @@ enum CopiedObjects {
                     """
                     SELECT FROM pg_catalog.pg_depend
                      WHERE classid = $2::pg_catalog.oid AND objid = $1::pg_catalog.oid AND deptype IN ('e', 'i')
+                       -- a partitioned table depends on its own key columns
+                       AND (refclassid <> classid OR refobjid <> objid)
                     """, [oid, catalog])
                 if keep.count == 0 {
                     try connection.query("DROP \(kind) IF EXISTS \(name) CASCADE")

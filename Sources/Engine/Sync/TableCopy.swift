@@ -1,5 +1,6 @@
-// The rows of many tables, copied over several pairs of connections at once. All readers see the same snapshot; large tables
-// are copied in pieces, so that one of them keeps all pairs busy, too.
+// The rows of many tables, copied by several sessions of this node at once. They fetch rows that are copied as they are stored
+// from the join target themselves; others pass through here, from a session there. All see the same snapshot; large tables are
+// copied in pieces, so that one of them keeps all sessions busy, too.
 
 internal import CHost
 internal import Membership
@@ -26,13 +27,11 @@ struct CopiedTable {
     /// Rows are copied as they are stored: both tables have that layout.
     var isRaw = false
 
-    /// What COPY ... TO reads.
+    /// What COPY ... TO reads: on the join target or, where rows are copied as they are stored, on this node.
     func source(_ range: Range<UInt64>?) throws -> String {
         if self.isRaw {
             let end = range.map { $0.upperBound >= self.blocks ? -1 : Int64(clamping: $0.upperBound) } ?? -1
-            return """
-                (SELECT bdr.internal_table_rows(\(try SQL.quoteLiteral(self.name))::pg_catalog.regclass, \(range?.lowerBound ?? 0), \(end)))
-                """
+            return "(SELECT bdr.internal_fetch_rows(\(try SQL.quoteLiteral(self.name)), \(range?.lowerBound ?? 0), \(end)))"
         }
         guard let range else {
             return self.isPartitioned ? "(SELECT \(self.columns) FROM \(self.name))" : self.target
@@ -44,9 +43,6 @@ struct CopiedTable {
 
     /// What COPY ... FROM writes.
     var target: String {
-        if self.isRaw {
-            return "bdr.copied_rows"
-        }
         return self.columns.isEmpty ? self.name : "\(self.name) (\(self.columns))"
     }
 
@@ -143,16 +139,6 @@ extension CopiedTable {
     }
 }
 
-extension CopiedTable {
-    /// About how many rows have so many bytes.
-    fileprivate func rows(in bytes: UInt64) -> UInt64 {
-        guard let rows = self.estimatedRows, self.size > 0 else {
-            return 0
-        }
-        return UInt64(Double(rows) * min(1, Double(bytes) / Double(self.size)))
-    }
-}
-
 /// How far the copy of one table is.
 struct TableProgress {
     var rows: UInt64 = 0
@@ -167,13 +153,15 @@ struct TableCopy {
     let openReader: () throws -> Connection
     /// Opens one more session that writes here; the number tells them apart.
     let openWriter: (Int) throws -> Connection
+    /// Has a session that writes here connect to the join target.
+    let openFetch: (Connection) throws -> Void
     /// What a writer runs between BEGIN and COPY.
     let begin: String
-    /// Pairs of connections at most.
+    /// Sessions that write, at most.
     let workers: Int
 
-    /// Blocks of a piece: 128 MB, so that pieces are worth their transaction and the last ones end at about the same time.
-    private static let pieceBlocks: UInt64 = 16384
+    /// Blocks of a piece: 32 MB, so that pieces are worth their transaction and the last ones end at about the same time.
+    private static let pieceBlocks: UInt64 = 4096
     /// How often the progress is reported while nothing ends, milliseconds.
     private static let reportInterval: Int32 = 1000
 
@@ -183,14 +171,16 @@ struct TableCopy {
     }
 
     private final class Pair {
-        let reader: Connection
         let writer: Connection
+        /// For rows that the writer can't fetch.
+        var reader: Connection?
+        var canFetch = false
         var piece: Piece?
         var copy: OpaquePointer?
 
-        init(reader: Connection, writer: Connection) {
-            self.reader = reader
+        init(writer: Connection, reader: Connection?) {
             self.writer = writer
+            self.reader = reader
         }
 
         deinit {
@@ -226,9 +216,7 @@ struct TableCopy {
             for pair in pairs {
                 if let piece = pair.piece {
                     let (rows, bytes) = pair.progress
-                    // of chunks only the bytes are known as they pass, their rows when the piece is stored
-                    all[piece.table].rows &+= self.tables[piece.table].isRaw
-                        ? self.tables[piece.table].rows(in: bytes) : rows
+                    all[piece.table].rows &+= rows
                     all[piece.table].bytes &+= bytes
                 }
             }
@@ -238,17 +226,24 @@ struct TableCopy {
         while true {
             while !pieces.isEmpty && pairs.count < wanted && pairs.allSatisfy({ $0.piece != nil }) {
                 do {
-                    let pair = Pair(
-                        reader: try pairs.isEmpty ? reader : self.openReader(), writer: try self.openWriter(pairs.count))
-                    pairs.append(pair)
+                    let writer = try self.openWriter(pairs.count)
+                    let pair = Pair(writer: writer, reader: pairs.isEmpty ? reader : nil)
                     try self.beginNext(&pieces, on: pair, &done)
+                    pairs.append(pair)
                 } catch let error as BdrError where !pairs.isEmpty && SQLState.isTransient(error.sqlstate) {
                     // one of the servers has no more connections to give: go on with those there are
                     wanted = pairs.count
                 }
             }
             for pair in pairs where pair.piece == nil && !pieces.isEmpty {
-                try self.beginNext(&pieces, on: pair, &done)
+                do {
+                    try self.beginNext(&pieces, on: pair, &done)
+                } catch let error as BdrError
+                    where pairs.contains(where: { $0.piece != nil }) && SQLState.isTransient(error.sqlstate)
+                {
+                    pairs.removeAll { $0 === pair }
+                    wanted = pairs.count
+                }
             }
             guard pairs.contains(where: { $0.piece != nil }) else {
                 return
@@ -276,28 +271,49 @@ struct TableCopy {
         return pieces
     }
 
+    /// - Throws: `BdrError` when there is no connection for the next piece, which then stays where it is.
     private func beginNext(_ pieces: inout [Piece], on pair: Pair, _ done: inout [TableProgress]) throws {
-        guard let piece = pieces.popLast(), piece.table < self.tables.count else {
+        guard let piece = pieces.last, piece.table < self.tables.count else {
             return
         }
-        done[piece.table].isBegun = true
         let table = self.tables[piece.table]
-        let format = table.binary || table.isRaw ? "binary" : "text"
+        if table.isRaw && !pair.canFetch {
+            try self.openFetch(pair.writer)
+            pair.canFetch = true
+        } else if !table.isRaw && pair.reader == nil {
+            pair.reader = try self.openReader()
+        }
+        pieces.removeLast()
+        done[piece.table].isBegun = true
         try pair.writer.query("BEGIN")
         try pair.writer.query(self.begin)
         bdr_host_copy_free(pair.copy)
         pair.copy = nil
         var copy: OpaquePointer?
         var failed: OpaquePointer?
-        let status = try host(
-            bdr_host_copy_begin(
-                pair.reader.raw, "COPY \(try table.source(piece.blocks)) TO STDOUT (FORMAT \(format))", pair.writer.raw,
-                "COPY \(table.target) FROM STDIN (FORMAT \(format))", &copy, &failed))
+        let source = try table.source(piece.blocks)
+        let status =
+            if table.isRaw {
+                try host(bdr_host_copy_begin(pair.writer.raw, "COPY \(source) TO STDOUT", nil, nil, &copy, &failed))
+            } else {
+                try host(
+                    bdr_host_copy_begin(
+                        pair.reader?.raw, "COPY \(source) TO STDOUT (FORMAT \(table.binary ? "binary" : "text"))",
+                        pair.writer.raw, "COPY \(table.target) FROM STDIN (FORMAT \(table.binary ? "binary" : "text"))",
+                        &copy, &failed))
+            }
         pair.copy = copy
         pair.piece = piece
         if status != BDR_OK {
-            throw failed == pair.writer.raw ? pair.writer.lastError : pair.reader.lastError
+            throw self.error(of: pair, failed)
         }
+    }
+
+    private func error(of pair: Pair, _ failed: OpaquePointer?) -> RemoteError {
+        if let reader = pair.reader, failed == reader.raw {
+            return reader.lastError
+        }
+        return pair.writer.lastError
     }
 
     /// Moves rows until a piece has ended or it is time to report.
@@ -319,12 +335,9 @@ struct TableCopy {
         }
         let pair = busy[Int(finished)]
         if status != BDR_OK {
-            throw failed == pair.writer.raw ? pair.writer.lastError : pair.reader.lastError
+            throw self.error(of: pair, failed)
         }
-        var (rows, bytes) = pair.progress
-        if self.tables[piece.table].isRaw {
-            rows = try pair.writer.query("SELECT bdr.internal_copied_rows()")[0, 0].flatMap { UInt64($0) } ?? 0
-        }
+        let (rows, bytes) = pair.progress
         try pair.writer.query("COMMIT")
         done[piece.table].rows &+= rows
         done[piece.table].bytes &+= bytes

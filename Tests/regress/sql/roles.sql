@@ -25,7 +25,8 @@ INSERT INTO calls VALUES
 	('wait_slot_confirm_lsn', 'SELECT bdr.wait_slot_confirm_lsn(NULL, ''0/1'')'), ('wait_for_apply_queue', 'SELECT bdr.wait_for_apply_queue(''two'', ''0/1'')'),
 	('wait_for_join_completion', 'SELECT bdr.wait_for_join_completion()'), ('check_settings', 'SELECT bdr.check_settings()'),
 	('alter_subscription_enable', 'SELECT bdr.alter_subscription_enable()'), ('alter_node_interface', 'UPDATE bdr.node_interface SET if_dsn = if_dsn'),
-	('internal_peer_call', 'SELECT bdr.internal_peer_call(''describe'', NULL)'), ('boundary_test', 'SELECT bdr.boundary_test(''ok'')'),
+	('internal_peer_call', 'SELECT bdr.internal_peer_call(''describe'', NULL)'), ('internal_fetch_begin', 'SELECT bdr.internal_fetch_begin(''x'')'),
+	('internal_fetch_rows', 'SELECT bdr.internal_fetch_rows(''x'', 0, -1)'), ('boundary_test', 'SELECT bdr.boundary_test(''ok'')'),
 	('internal_session', 'SET LOCAL bdr.internal_session = on'), ('synchronous_commit', 'SET LOCAL bdr.synchronous_commit = on');
 GRANT SELECT ON calls, relations TO PUBLIC;
 
