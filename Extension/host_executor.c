@@ -1661,7 +1661,7 @@ static int
 FindStamps(Target *target, BdrStamps *stamps)
 {
 	memset(stamps, 0, sizeof(*stamps));
-	if (!target->has_key || !bdr_stamps_possible())
+	if (!target->has_key || !bdr_stamp_possible(target->key.hash))
 		return 0;
 	return bdr_stamps_find(RelationGetRelid(target->relation), &target->key, stamps);
 }

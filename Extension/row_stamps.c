@@ -43,6 +43,7 @@
 #include "miscadmin.h"
 #include "parser/parse_func.h"
 #include "storage/lmgr.h"
+#include "storage/procarray.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -330,9 +331,9 @@ bdr_stamp_add(Oid root, const BdrKey *key, const TimestampTz *time, uint32 node)
 	}
 	tuple = heap_form_tuple(RelationGetDescr(table), values, nulls);
 	/* first the sign that there are stamps, for those who don't look otherwise */
-	bdr_stamps_written();
+	bdr_stamps_written(key->hash);
 	CatalogTupleInsert(table, tuple);
-	bdr_stamps_written();
+	bdr_stamps_written(key->hash);
 	heap_freetuple(tuple);
 	table_close(table, RowExclusiveLock);
 }
@@ -431,28 +432,42 @@ bdr_stamps_find(Oid root, const BdrKey *key, BdrStamps *stamps)
 	return count;
 }
 
-/* Whether the table holds a stamp, be it one that is just being added. */
-static bool
-HasStamps(void)
+/*
+ * Looks at all stamps, also at those that are just being added: whether there are any, and whether any was written by a
+ * transaction with a number before the given one.
+ */
+static void
+LookAtStamps(TransactionId before, bool *any, bool *older)
 {
 	Oid			relid = StampTable();
 	Relation	table;
 	TableScanDesc scan;
 	TupleTableSlot *slot;
 	SnapshotData dirty;
-	bool		found;
 
+	*any = *older = !OidIsValid(relid);
 	if (!OidIsValid(relid))
-		return true;
+		return;
 	table = table_open(relid, AccessShareLock);
 	slot = table_slot_create(table, NULL);
 	InitDirtySnapshot(dirty);
 	scan = table_beginscan(table, &dirty, 0, NULL);
-	found = table_scan_getnextslot(scan, ForwardScanDirection, slot);
+	while (!*older && table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	{
+		bool		free_tuple;
+		HeapTuple	tuple = ExecFetchSlotHeapTuple(slot, false, &free_tuple);
+		TransactionId xmin = HeapTupleHeaderGetRawXmin(tuple->t_data);
+
+		*any = true;
+		*older = HeapTupleHeaderXminFrozen(tuple->t_data) || !TransactionIdIsNormal(before) ||
+			!TransactionIdIsNormal(xmin) || TransactionIdPrecedes(xmin, before);
+		if (free_tuple)
+			heap_freetuple(tuple);
+		CHECK_FOR_INTERRUPTS();
+	}
 	table_endscan(scan);
 	ExecDropSingleTupleTableSlot(slot);
 	table_close(table, AccessShareLock);
-	return found;
 }
 
 bool
@@ -467,10 +482,19 @@ bdr_host_stamps_settle(void)
 	HOST_BEGIN();
 	{
 		uint64		written = bdr_stamps_generation();
+		TransactionId turned_at = bdr_stamps_turned_at();
+		/* those from before the turn that are still to write have set their bits already */
+		bool		over = TransactionIdIsNormal(turned_at) &&
+			!TransactionIdPrecedes(GetOldestActiveTransactionId(), turned_at);
+		bool		any;
+		bool		older;
 
 		pg_memory_barrier();
-		if (!HasStamps())
+		LookAtStamps(turned_at, &any, &older);
+		if (!any)
 			bdr_stamps_settled(written);
+		if (!older && over)
+			bdr_stamps_turn();
 	}
 	HOST_END();
 	return BDR_OK;

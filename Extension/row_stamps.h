@@ -58,7 +58,10 @@ extern void bdr_stamps_watch(QueryDesc *query, ResultRelInfo *info, bool deletes
 /* workers.c: whether there may be stamps in this database */
 extern uint64 bdr_stamps_generation(void);
 extern bool bdr_stamps_possible(void);
-extern void bdr_stamps_written(void);
+extern void bdr_stamps_written(uint64 hash);
+extern bool bdr_stamp_possible(uint64 hash);
+extern TransactionId bdr_stamps_turned_at(void);
+extern void bdr_stamps_turn(void);
 extern void bdr_stamps_settled(uint64 generation);
 /* workers.c: of a transaction that was committed here, perhaps for another node */
 extern void bdr_note_commit_time(TimestampTz time);

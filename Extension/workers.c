@@ -150,6 +150,18 @@ typedef struct Shared
 	pg_atomic_uint32 gate_generation;	/* changes with anything that bdr_gate reports */
 } Shared;
 
+/*
+ * Which keys may have stamps, by bits of their hash, so that most inserts need not look. Two filters: writers set bits in the
+ * current one; the other has the bits of what was written before the last turn.
+ */
+#define FILTER_WORDS 4096
+typedef struct StampFilter
+{
+	pg_atomic_uint32 current;	/* 0 or 1 */
+	pg_atomic_uint64 turned_at;	/* next transaction number after the last turn, with its epoch */
+	pg_atomic_uint64 bits[2][FILTER_WORDS];
+} StampFilter;
+
 /* How a worker process learns what it is: bgw_extra. */
 typedef struct StartArguments
 {
@@ -165,6 +177,7 @@ StaticAssertDecl(sizeof(StartArguments) <= BGW_EXTRALEN, "start arguments must f
 static Shared *shared = NULL;
 static Database *databases;
 static Worker *workers;
+static StampFilter *filters;	/* one for each database */
 
 static shmem_request_hook_type previous_shmem_request = NULL;
 static shmem_startup_hook_type previous_shmem_startup = NULL;
@@ -205,6 +218,7 @@ SharedSize(void)
 	Size		size = MAXALIGN(sizeof(Shared));
 
 	size = add_size(size, MAXALIGN(mul_size(bdr_max_databases, sizeof(Database))));
+	size = add_size(size, MAXALIGN(mul_size(bdr_max_databases, sizeof(StampFilter))));
 	return add_size(size, mul_size(WorkerCapacity(), sizeof(Worker)));
 }
 
@@ -237,7 +251,8 @@ StartupShmem(void)
 		shared->nworkers = WorkerCapacity();
 		pg_atomic_init_u32(&shared->gate_generation, 1);
 	}
-	workers = (Worker *) ((char *) databases + MAXALIGN(mul_size(shared->ndatabases, sizeof(Database))));
+	filters = (StampFilter *) ((char *) databases + MAXALIGN(mul_size(shared->ndatabases, sizeof(Database))));
+	workers = (Worker *) ((char *) filters + MAXALIGN(mul_size(shared->ndatabases, sizeof(StampFilter))));
 	if (!found)
 	{
 		for (int i = 0; i < shared->nworkers; i++)
@@ -319,6 +334,19 @@ FindDatabase(Oid oid)
 	return NULL;
 }
 
+/* What was written before the server started has left no bits: everything is possible until none of it is there any more. */
+static void
+InitFilter(StampFilter *filter)
+{
+	pg_atomic_init_u32(&filter->current, 0);
+	pg_atomic_init_u64(&filter->turned_at, U64FromFullTransactionId(ReadNextFullTransactionId()));
+	for (int i = 0; i < FILTER_WORDS; i++)
+	{
+		pg_atomic_init_u64(&filter->bits[0][i], 0);
+		pg_atomic_init_u64(&filter->bits[1][i], PG_UINT64_MAX);
+	}
+}
+
 /* The entry of a database, a new one if it has none; NULL when the table is full. */
 static Database *
 ClaimDatabase(Oid oid)
@@ -332,6 +360,7 @@ ClaimDatabase(Oid oid)
 		pg_atomic_init_u64(&database->stamps_written, 1);
 		pg_atomic_init_u64(&database->stamps_settled, 0);
 		pg_atomic_init_u64(&database->last_commit, 0);
+		InitFilter(&filters[database - databases]);
 		pg_atomic_fetch_add_u32(&shared->gate_generation, 1);
 	}
 	return database;
@@ -928,13 +957,86 @@ bdr_stamps_possible(void)
 		pg_atomic_read_u64(&database->stamps_written) != pg_atomic_read_u64(&database->stamps_settled);
 }
 
+/* Places of a key's two bits. */
+static inline void
+FilterPlaces(uint64 hash, int place[2], uint64 mask[2])
+{
+	for (int i = 0; i < 2; i++)
+	{
+		uint32		bit = (uint32) (i == 0 ? hash : hash >> 32) % (FILTER_WORDS * 64);
+
+		place[i] = bit / 64;
+		mask[i] = UINT64CONST(1) << (bit % 64);
+	}
+}
+
+/* To be called before a stamp is written, and after it. */
 void
-bdr_stamps_written(void)
+bdr_stamps_written(uint64 hash)
+{
+	Database   *database = MyDatabase();
+	StampFilter *filter;
+	int			place[2];
+	uint64		mask[2];
+
+	if (database == NULL)
+		return;
+	filter = &filters[database - databases];
+	FilterPlaces(hash, place, mask);
+	for (int i = 0; i < 2; i++)
+		pg_atomic_fetch_or_u64(&filter->bits[pg_atomic_read_u32(&filter->current) & 1][place[i]], mask[i]);
+	pg_atomic_fetch_add_u64(&database->stamps_written, 1);
+}
+
+/* False: the key has no stamps. */
+bool
+bdr_stamp_possible(uint64 hash)
+{
+	Database   *database = MyDatabase();
+	StampFilter *filter;
+	int			place[2];
+	uint64		mask[2];
+
+	if (database == NULL)
+		return true;
+	if (pg_atomic_read_u64(&database->stamps_written) == pg_atomic_read_u64(&database->stamps_settled))
+		return false;
+	filter = &filters[database - databases];
+	FilterPlaces(hash, place, mask);
+	for (int i = 0; i < 2; i++)
+		if (((pg_atomic_read_u64(&filter->bits[0][place[i]]) | pg_atomic_read_u64(&filter->bits[1][place[i]])) & mask[i]) == 0)
+			return false;
+	return true;
+}
+
+/* Stamps written by transactions with this number or a later one have left their bits in the current filter. */
+TransactionId
+bdr_stamps_turned_at(void)
 {
 	Database   *database = MyDatabase();
 
-	if (database)
-		pg_atomic_fetch_add_u64(&database->stamps_written, 1);
+	return database ? (TransactionId) pg_atomic_read_u64(&filters[database - databases].turned_at) : InvalidTransactionId;
+}
+
+/* No stamp that was written before the last turn is left: their filter is emptied, and becomes the current one. */
+void
+bdr_stamps_turn(void)
+{
+	Database   *database = MyDatabase();
+	StampFilter *filter;
+	uint32		next;
+
+	if (database == NULL)
+		return;
+	filter = &filters[database - databases];
+	next = (pg_atomic_read_u32(&filter->current) & 1) ^ 1;
+	for (int i = 0; i < FILTER_WORDS; i++)
+		pg_atomic_write_u64(&filter->bits[next][i], 0);
+	pg_memory_barrier();
+	pg_atomic_write_u32(&filter->current, next);
+	/* whoever gets a number from now on sees the new one */
+	pg_memory_barrier();
+	pg_atomic_write_u64(&filter->turned_at, U64FromFullTransactionId(ReadNextFullTransactionId()));
 }
 
 /* There was none, and none was written since the generation. */

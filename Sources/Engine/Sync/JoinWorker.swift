@@ -636,6 +636,14 @@ final class JoinWorker {
         do {
             try connection.query("BEGIN")
             try connection.query("SET LOCAL session_replication_role = replica")
+            // nobody else works here yet, so indexes may be sorted in what will be the server's cache, up to 1 GB (in kB)
+            try connection.query(
+                """
+                SELECT pg_catalog.set_config('maintenance_work_mem', GREATEST(m.setting::pg_catalog.int8,
+                                             LEAST(b.setting::pg_catalog.int8 * 8, 1048576))::pg_catalog.text, true)
+                  FROM pg_catalog.pg_settings m, pg_catalog.pg_settings b
+                 WHERE m.name = 'maintenance_work_mem' AND b.name = 'shared_buffers'
+                """)
             try connection.query(script)
             try connection.query("RESET search_path")
             try connection.query("DELETE FROM bdr.join_script")
