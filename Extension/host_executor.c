@@ -1049,6 +1049,7 @@ bdr_executor_end_transaction(bool commit)
 	{
 		FireDeferredTriggers(true);
 		CloseTargets();
+		bdr_stamps_close(true);
 	}
 	ForgetTargets();
 }

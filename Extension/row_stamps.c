@@ -301,24 +301,60 @@ StampTable(void)
 	return OidIsValid(namespace) ? get_relname_relid("row_stamp", namespace) : InvalidOid;
 }
 
+/* What an apply worker keeps open for its transaction, as it may add many. */
+static Relation kept_table = NULL;
+static CatalogIndexState kept_indexes = NULL;
+
+/* At the end of a transaction; after an abort the server has closed them. */
+void
+bdr_stamps_close(bool commit)
+{
+	if (commit && kept_table)
+	{
+		CatalogCloseIndexes(kept_indexes);
+		table_close(kept_table, NoLock);
+	}
+	kept_table = NULL;
+	kept_indexes = NULL;
+}
+
+static Relation
+OpenStamps(void)
+{
+	Oid			relid = StampTable();
+	Relation	table;
+
+	/* an extension that was dropped meanwhile */
+	if (!OidIsValid(relid))
+		return NULL;
+	table = table_open(relid, RowExclusiveLock);
+	if (RelationGetNumberOfAttributes(table) < STAMP_COLUMNS)
+		elog(ERROR, "table bdr.row_stamp has not the columns it should have");
+	return table;
+}
+
 /*
  * Adds a stamp to a key. time: when it is not that of this very transaction.
  */
 void
 bdr_stamp_add(Oid root, const BdrKey *key, const TimestampTz *time, uint32 node)
 {
-	Oid			relid = StampTable();
-	Relation	table;
+	bool		keep = bdr_is_worker() && GetCurrentTransactionNestLevel() == 1;
+	Relation	table = keep && kept_table ? kept_table : OpenStamps();
 	Datum		values[STAMP_COLUMNS] = {0};
 	bool		nulls[STAMP_COLUMNS] = {0};
 	HeapTuple	tuple;
 
-	/* an extension that was dropped meanwhile */
-	if (!OidIsValid(relid))
+	if (table == NULL)
 		return;
-	table = table_open(relid, RowExclusiveLock);
-	if (RelationGetNumberOfAttributes(table) < STAMP_COLUMNS)
-		elog(ERROR, "table bdr.row_stamp has not the columns it should have");
+	if (keep && kept_table == NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
+
+		kept_indexes = CatalogOpenIndexes(table);
+		kept_table = table;
+		MemoryContextSwitchTo(old);
+	}
 	values[STAMP_RELID - 1] = ObjectIdGetDatum(root);
 	values[STAMP_HASH - 1] = Int64GetDatum((int64) key->hash);
 	values[STAMP_CHECK - 1] = Int64GetDatum((int64) key->check);
@@ -332,10 +368,14 @@ bdr_stamp_add(Oid root, const BdrKey *key, const TimestampTz *time, uint32 node)
 	tuple = heap_form_tuple(RelationGetDescr(table), values, nulls);
 	/* first the sign that there are stamps, for those who don't look otherwise */
 	bdr_stamps_written(key->hash);
-	CatalogTupleInsert(table, tuple);
+	if (keep)
+		CatalogTupleInsertWithInfo(table, tuple, kept_indexes);
+	else
+		CatalogTupleInsert(table, tuple);
 	bdr_stamps_written(key->hash);
 	heap_freetuple(tuple);
-	table_close(table, RowExclusiveLock);
+	if (!keep)
+		table_close(table, RowExclusiveLock);
 }
 
 /*

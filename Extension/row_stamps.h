@@ -52,6 +52,7 @@ extern bool bdr_tuple_version(HeapTupleHeader header, TimestampTz *time, RepOrig
 extern bool bdr_toast_version(Datum value, TimestampTz *time, RepOriginId *origin);
 
 extern void bdr_stamp_add(Oid root, const BdrKey *key, const TimestampTz *time, uint32 node);
+extern void bdr_stamps_close(bool commit);
 extern int	bdr_stamps_find(Oid root, const BdrKey *key, BdrStamps *stamps);
 extern void bdr_stamps_watch(QueryDesc *query, ResultRelInfo *info, bool deletes, bool updates, int flags);
 
