@@ -21,6 +21,7 @@ struct BdrConn
 	PGconn	   *conn;
 	char	   *buffer;			/* last CopyData, freed by the next receive */
 	bool		external_fd;	/* accounted with AcquireExternalFD */
+	int			timeout;		/* ms that a statement may go without an answer, 0 = any */
 	char		sqlstate[6];
 	char	   *message;		/* malloc'd like the rest: a connection outlives transactions */
 	char	   *detail;
@@ -204,6 +205,10 @@ bdr_host_conn_close(BdrConn *conn)
 static PGresult *
 NextResult(BdrConn *conn)
 {
+	TimestampTz deadline = 0;
+
+	if (conn->timeout > 0)
+		deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), conn->timeout);
 	for (;;)
 	{
 		/* flush what is queued first, else both sides may wait for one another */
@@ -213,7 +218,10 @@ NextResult(BdrConn *conn)
 			break;
 		if (!PQisBusy(conn->conn) && flushed == 0)
 			break;
-		(void) WaitSocket(conn->conn, flushed > 0 ? WL_SOCKET_READABLE | WL_SOCKET_WRITEABLE : WL_SOCKET_READABLE, 0);
+		if (!WaitSocket(conn->conn, flushed > 0 ? WL_SOCKET_READABLE | WL_SOCKET_WRITEABLE : WL_SOCKET_READABLE, deadline))
+			ereport(ERROR,
+					(errcode(ERRCODE_CONNECTION_FAILURE),
+					 errmsg("the other server has not answered for %d ms", conn->timeout)));
 		if (PQconsumeInput(conn->conn) == 0)
 			break;
 	}
@@ -312,6 +320,13 @@ bdr_host_conn_query(BdrConn *conn, const char *sql, int32_t nargs, const char *c
 	}
 	HOST_END();
 	return outcome;
+}
+
+void
+bdr_host_conn_set_timeout(BdrConn *conn, int32_t timeout_ms)
+{
+	if (conn)
+		conn->timeout = Max(timeout_ms, 0);
 }
 
 int32_t

@@ -108,6 +108,8 @@ const char *bdr_host_conn_hint(const BdrConn *conn);
  * the latch. BDR_OK or BDR_REMOTE_ERROR. */
 int32_t bdr_host_conn_query(BdrConn *conn, const char *sql, int32_t nargs, const char *const *args,
 							BdrSqlResult **result);
+/* Statements fail from now on (connection_failure) when no answer comes for so long; 0 = never. */
+void bdr_host_conn_set_timeout(BdrConn *conn, int32_t timeout_ms);
 /* Sends a statement that ends in COPY BOTH (START_REPLICATION). */
 int32_t bdr_host_conn_start_copy_both(BdrConn *conn, const char *sql);
 

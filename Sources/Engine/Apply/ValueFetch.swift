@@ -41,6 +41,8 @@ final class ValueFetch {
             return connection
         }
         let connection = try Session.open(dsn: self.settings.sourceDSN, "node \"\(self.settings.sourceName)\"")
+        // as for the stream: the way may be gone without a word
+        bdr_host_conn_set_timeout(connection.raw, bdr_host_setting_int("wal_receiver_timeout", 60_000))
         self.connection = connection
         return connection
     }

@@ -29,8 +29,8 @@ $a->sql(q{
 		RETURN true;
 	END $$;
 	CREATE TABLE held (id int PRIMARY KEY CHECK (passes(id)), v text);
-	-- more than the buffers of a connection hold
-	INSERT INTO held SELECT i, repeat('x', 500) FROM generate_series(1, 30000) i;
+	-- far more than the buffers of a connection hold
+	INSERT INTO held SELECT i, repeat('x', 500) FROM generate_series(1, 60000) i;
 	CREATE TABLE plain (id int PRIMARY KEY, n numeric NOT NULL, v text, z timestamptz DEFAULT now(), b bool) WITH (fillfactor = 50);
 	INSERT INTO plain SELECT i, i / 7.0, CASE WHEN i % 3 > 0 THEN md5(i::text) END, now(), CASE WHEN i % 5 > 0 THEN i % 2 = 0 END FROM generate_series(1, 100000) i;
 	DELETE FROM plain WHERE id % 11 = 0; UPDATE plain SET v = 'new' WHERE id % 13 = 0;
