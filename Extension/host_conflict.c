@@ -209,7 +209,7 @@ RemoteRow(BdrRel *rel, const BdrRelView *view, const BdrRow *source, bool key_on
 
 			if (value->kind == BDR_VALUE_NULL)
 				text = "null";
-			else if (value->kind == BDR_VALUE_UNCHANGED)
+			else if (value->kind == BDR_VALUE_UNCHANGED || value->kind == BDR_VALUE_UNCHANGED_BY)
 				text = "{\"bdr_omitted\": \"unchanged\"}";
 			else if (value->length > MAX_TUPLE)
 				text = LargeMark(value->length);

@@ -58,8 +58,9 @@ SELECT count(*) AS today FROM pg_class
 SELECT polname, polroles::regrole[] FROM pg_policy WHERE polrelid = 'bdr.conflict_history'::regclass ORDER BY 1;
 TRUNCATE bdr.conflict_history;
 
--- insert_exists: the later one wins, on both nodes
-INSERT INTO clog VALUES (1, 'seen by both', 'old'), (2, 'deleted on two', 'old'), (3, 'deleted on two, too', 'old'), (7, 'seven', 'old');
+-- The later one wins, on both nodes, over rows as well as over deletes.
+INSERT INTO clog VALUES (1, 'seen by both', 'old'), (2, 'deleted on two', 'old'), (3, 'deleted on two, too', 'old'),
+	(4, 'deleted on one', 'old'), (5, 'five', 'old'), (7, 'seven', 'old');
 SELECT bdr.wait_slot_confirm_lsn();
 CALL apart();
 \c node1
@@ -74,13 +75,13 @@ INSERT INTO clog_columns VALUES (1, 'from one', NULL);
 INSERT INTO clog_parts VALUES (1, 'from one');
 COMMIT;
 UPDATE clog SET v = 'from one' WHERE id IN (1, 2);
-DELETE FROM clog WHERE id = 3;
+DELETE FROM clog WHERE id IN (3, 4, 5);
 \c node2
 INSERT INTO clog VALUES (10, 'ten', 'from two'), (11, 'eleven', 'the same'), (13, 'twelve', 'other key');
 INSERT INTO clog_types VALUES (1, 'Infinity', 0.25, false, 'ü', '[]', 'null', '{}', NULL, '', 'fine', DEFAULT, 'x');
 INSERT INTO clog_columns VALUES (1, 'from two');
 INSERT INTO clog_parts VALUES (1, 'from two');
-UPDATE clog SET v = 'from two' WHERE id = 1;
+UPDATE clog SET v = 'from two' WHERE id IN (1, 4, 5);
 DELETE FROM clog WHERE id IN (2, 3);
 CALL together();
 \c node1
@@ -149,6 +150,8 @@ SELECT bdr.wait_slot_confirm_lsn();
 SELECT conflict_type, res, key, remote_tuple, apply_tuple FROM told;
 
 -- error: replication from there stops, and goes on when another resolver is chosen
+ALTER SYSTEM SET bdr.max_worker_backoff_delay = '100ms';
+SELECT pg_reload_conf();
 SELECT bdr.alter_node_set_conflict_resolver('one', t, 'error') FROM unnest(ARRAY['update_missing', 'delete_missing', 'insert_exists', 'update_origin_change']) t;
 TRUNCATE bdr.conflict_history;
 SELECT napplied, nskipped FROM bdr.stat_conflicts WHERE relname = 'clog' AND conflict_type = 'delete_missing' \gset before_
@@ -162,6 +165,8 @@ SELECT pg_replication_origin_create('bdr_regress_unheard') IS NOT NULL AS create
 -- what is done under the name of an origin of a group is not sent
 SELECT pg_replication_origin_session_setup('bdr_regress_unheard');
 DELETE FROM clog WHERE id IN (11, 13);
+-- remembered deletes would make it update_recently_deleted
+DELETE FROM bdr.row_stamp WHERE relid = 'clog'::regclass;
 INSERT INTO clog VALUES (30, 'thirty', 'from one');
 UPDATE clog SET v = 'from one' WHERE id = 21;
 SELECT pg_replication_origin_session_reset();
@@ -183,6 +188,8 @@ SELECT nskipped - :before_nskipped AS counted_once FROM bdr.stat_conflicts WHERE
 SELECT pg_replication_origin_drop('bdr_regress_unheard');
 DELETE FROM bdr.worker_error;
 DROP PROCEDURE stops_until;
+ALTER SYSTEM RESET bdr.max_worker_backoff_delay;
+SELECT pg_reload_conf();
 \c node2
 CALL together();
 \c node1
