@@ -1,7 +1,7 @@
 // Applies the messages of one origin to local tables, one local transaction for each remote one.
 //
 // Conflicts are looked for only where rows disagree: an insert is tried first, and the decision core (module Conflict) is asked
-// when a row is already there; an update or delete asks it when the row found was last written by somebody else.
+// when a row is already there, or the key was deleted; an update or delete asks it of every row.
 
 internal import CHost
 internal import Conflict
