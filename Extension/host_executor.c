@@ -121,6 +121,13 @@ typedef struct Leaf
 	EPQState	epq;
 } Leaf;
 
+/* A row that has a unique value of a row to be written. */
+typedef struct RowInWay
+{
+	Oid			index;
+	ItemPointerData tid;
+} RowInWay;
+
 typedef struct Target
 {
 	BdrRel	   *rel;
@@ -147,6 +154,9 @@ typedef struct Target
 	int			batch_size;
 	bool		has_key;		/* key of the row that was looked for last */
 	BdrKey		key;
+	RowInWay   *in_way;			/* of the row that could not be written last */
+	int			in_way_size;
+	int			nin_way;
 	char	   *pages;			/* filled by bdr_host_append_batch, not in the table yet */
 	int			npages;
 	bool		append_known;
@@ -1555,6 +1565,64 @@ KeepKey(Target *target, TupleTableSlot *row, const bool *provided)
 	target->has_key = bdr_key_of(columns, row, &target->key);
 }
 
+/* Adds to the rows in the way, unless it is there. */
+static void
+AddInWay(Target *target, Leaf *leaf, Oid index, ItemPointer tid)
+{
+	for (int i = 0; i < target->nin_way; i++)
+		if (ItemPointerEquals(&target->in_way[i].tid, tid))
+			return;
+	if (target->nin_way == target->in_way_size)
+	{
+		int			size = Max(list_length(leaf->arbiters), target->in_way_size + 1);
+
+		if (target->in_way == NULL)
+			target->in_way = MemoryContextAlloc(target->estate->es_query_cxt, sizeof(RowInWay) * size);
+		else
+			target->in_way = repalloc(target->in_way, sizeof(RowInWay) * size);
+		target->in_way_size = size;
+	}
+	target->in_way[target->nin_way].index = index;
+	target->in_way[target->nin_way].tid = *tid;
+	target->nin_way++;
+}
+
+static bool
+IsIdentity(Leaf *leaf, Oid index)
+{
+	return index == RelationGetReplicaIndex(leaf->relation) || index == leaf->relation->rd_pkindex;
+}
+
+int32_t
+bdr_host_in_the_way(BdrRel *rel, int32_t number, BdrFound *found)
+{
+	volatile int32_t outcome = BDR_DONE;
+
+	memset(found, 0, sizeof(*found));
+	HOST_BEGIN();
+	{
+		Target	   *target = UseTarget(rel);
+		Leaf	   *leaf = target->leaf;
+
+		IncrementIfWritten();
+		if (leaf && number >= 0 && number < target->nin_way)
+		{
+			RowInWay   *row = &target->in_way[number];
+
+			leaf->is_found = false;
+			if (table_tuple_fetch_row_version(leaf->relation, &row->tid, SnapshotAny, leaf->found))
+			{
+				DescribeFound(leaf, found, row->index);
+				found->by_identity = IsIdentity(leaf, row->index);
+			}
+			else
+				outcome = BDR_RETRY;
+		}
+	}
+	HOST_END();
+	return outcome;
+}
+
 /* Locates a row in one leaf and makes it the one to write. */
 static bool
 LocateIn(Target *target, Leaf *leaf, TupleTableSlot *search, BdrFound *found)
@@ -1682,7 +1750,6 @@ bdr_host_insert(BdrRel *rel, const BdrRow *row, bool despite_stamps, BdrFound *f
 		SavedUser	saved;
 		MemoryContext old;
 		ListCell   *cell;
-		ItemPointerData first;
 		uint64		generation = bdr_stamps_generation();
 		BdrStamps	stamps;
 		int			nstamps = 0;
@@ -1694,6 +1761,7 @@ bdr_host_insert(BdrRel *rel, const BdrRow *row, bool despite_stamps, BdrFound *f
 		leaf = RouteRow(target, slot, &converted, false);
 		leaf->is_found = false;
 		KeepKey(target, slot, NULL);
+		target->nin_way = 0;
 		foreach(cell, leaf->arbiters)
 		{
 			Oid			index = lfirst_oid(cell);
@@ -1702,13 +1770,15 @@ bdr_host_insert(BdrRel *rel, const BdrRow *row, bool despite_stamps, BdrFound *f
 
 			if (bdr_check_index_constraints(leaf->info, converted, target->estate, &conflict, arbiter))
 				continue;
+			AddInWay(target, leaf, index, &conflict);
 			if (outcome == BDR_CONFLICT)
 			{
-				if (!ItemPointerEquals(&conflict, &first))
+				if (target->nin_way > 1)
 					found->found = 2;
+				if (IsIdentity(leaf, index))
+					found->by_identity = 1;
 				continue;
 			}
-			first = conflict;
 			if (!table_tuple_fetch_row_version(leaf->relation, &conflict, SnapshotAny, leaf->found))
 			{
 				/* gone between the probe and now: the caller looks again */
@@ -1716,8 +1786,7 @@ bdr_host_insert(BdrRel *rel, const BdrRow *row, bool despite_stamps, BdrFound *f
 				break;
 			}
 			DescribeFound(leaf, found, index);
-			found->by_identity = index == RelationGetReplicaIndex(leaf->relation) ||
-				index == leaf->relation->rd_pkindex;
+			found->by_identity = IsIdentity(leaf, index);
 			outcome = BDR_CONFLICT;
 		}
 		if (outcome == BDR_DONE)
@@ -1994,31 +2063,32 @@ UpdateLocated(Target *target, Leaf *leaf, TupleTableSlot *row)
 }
 
 /*
- * Whether another row has a unique value of the row that shall take the located one's place; that row is located then. The
- * replica identity is not looked at: the caller has.
+ * Whether other rows have unique values of the row that shall take the located one's place; the first of them is located then.
+ * The replica identity is not looked at: the caller has.
  */
 static bool
 HasOtherRow(Target *target, Leaf *leaf, TupleTableSlot *row, BdrFound *found)
 {
 	ItemPointerData located = leaf->found->tts_tid;
-	Oid			identity = RelationGetReplicaIndex(leaf->relation);
 	ListCell   *cell;
 
+	target->nin_way = 0;
 	foreach(cell, leaf->arbiters)
 	{
 		Oid			index = lfirst_oid(cell);
 		ItemPointerData conflict;
 
-		if (index == identity || index == leaf->relation->rd_pkindex ||
-			bdr_check_index_constraints(leaf->info, row, target->estate, &conflict, list_make1_oid(index)) ||
-			ItemPointerEquals(&conflict, &located))
-			continue;
-		/* gone between the probe and now: found stays empty, and the caller looks again */
-		if (table_tuple_fetch_row_version(leaf->relation, &conflict, SnapshotAny, leaf->found))
-			DescribeFound(leaf, found, index);
-		return true;
+		if (!IsIdentity(leaf, index) &&
+			!bdr_check_index_constraints(leaf->info, row, target->estate, &conflict, list_make1_oid(index)) &&
+			!ItemPointerEquals(&conflict, &located))
+			AddInWay(target, leaf, index, &conflict);
 	}
-	return false;
+	if (target->nin_way == 0)
+		return false;
+	/* gone between the probe and now: found stays empty, and the caller looks again */
+	if (table_tuple_fetch_row_version(leaf->relation, &target->in_way[0].tid, SnapshotAny, leaf->found))
+		DescribeFound(leaf, found, target->in_way[0].index);
+	return true;
 }
 
 int32_t

@@ -372,7 +372,7 @@ typedef struct BdrRow
 typedef struct BdrFound
 {
 	int32_t found;			/* 0 none, 1 one row, 2 several rows under different unique keys */
-	int32_t by_identity;	/* found under the replica identity / primary key */
+	int32_t by_identity;	/* found under the replica identity / primary key; of several, one is */
 	int32_t own_transaction;	/* written by this very transaction */
 	int32_t has_version;	/* commit time and origin are known */
 	int64_t commit_time;	/* µs since 2000 */
@@ -440,6 +440,9 @@ bool bdr_host_stamps_possible(void);
  * update is not made when another row has one of its unique values: BDR_CONFLICT, with *found, and that row is the located
  * one then. */
 int32_t bdr_host_update_found(BdrRel *rel, const BdrRow *row, BdrFound *found);
+/* After BDR_CONFLICT: makes one of the rows in the way, counted from 0, the located one. found = 0 when there are no more;
+ * BDR_RETRY when it is gone. */
+int32_t bdr_host_in_the_way(BdrRel *rel, int32_t number, BdrFound *found);
 int32_t bdr_host_delete_found(BdrRel *rel);
 /* Closes the relations that are in use in this transaction; they can be used again. */
 int32_t bdr_host_executor_close(void);

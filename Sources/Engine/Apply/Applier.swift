@@ -1,7 +1,7 @@
 // Applies the messages of one origin to local tables, one local transaction for each remote one.
 //
 // Conflicts are looked for only where rows disagree: an insert is tried first, and the decision core (module Conflict) is asked
-// when a row is already there; an update or delete asks it when the row found was last written by somebody else.
+// when a row is already there, or the key was deleted; an update or delete asks it of every row.
 
 internal import CHost
 internal import Conflict
@@ -379,34 +379,63 @@ final class Applier {
                 ? decideNewKey(local: state, remote: remote, settings: self.resolvers)
                 : decideInsert(local: state, remote: remote, settings: self.resolvers)
         }
-        var decided = false
+        // what was decided of the key's stamps
+        var stamped: (decision: Decision, local: LocalState)?
+        // the rows in the way have gone, and what is under the key itself has to
+        var cleared = false
         while true {
             var found = BdrFound()
-            let outcome = try host(bdr_host_insert(relation.handle, &row, decided, &found))
+            let outcome = try host(bdr_host_insert(relation.handle, &row, stamped != nil || cleared, &found))
             switch outcome {
             case Int32(BDR_RETRY):
                 continue
             case Int32(BDR_CONFLICT), Int32(BDR_STAMPED):
                 break
             default:
+                if let stamped {
+                    try self.record(
+                        stamped.decision, relation, transaction, found: found, local: stamped.local, key: .row(row),
+                        remote: .row(row))
+                }
                 return true
             }
+            let isOther = outcome == BDR_CONFLICT && found.by_identity == 0
+            var local = try isOther ? self.state(found, remote) : self.state(relation, found, remote)
+            var decision = decide(local)
+            if isOther && stamped == nil {
+                // a delete of its own key may have won already, whatever else is in the way
+                let own = try self.state(relation, BdrFound(), remote)
+                switch decide(own) {
+                case .skip(let type):
+                    (found, local, decision) = (BdrFound(), own, .skip(type))
+                case .error(let type):
+                    throw Self.resolverError(type)
+                case let other:
+                    stamped = (other, own)
+                }
+            }
             if found.found > 1 {
-                guard try self.resolveMultiple(relation, found) else {
+                switch try self.resolveMultiple(relation, transaction, key: .row(row), row: .row(row)) {
+                case .lookAgain: break
+                case .removed: cleared = true
+                case .kept:
+                    if isOther && self.keepsStamps {
+                        try host(bdr_host_stamp_missing(relation.handle))
+                    }
                     return false
                 }
                 continue
             }
-            let isOther = outcome == BDR_CONFLICT && found.by_identity == 0
-            let local = isOther ? try self.state(found, remote) : try self.state(relation, found, remote)
-            let decision = decide(local)
+            if cleared {
+                decision = .apply
+            }
             if decision.conflictType != nil {
                 bdr_host_progress_count(Int32(BDR_COUNT_CONFLICT), 1)
             }
             switch decision {
             case .apply, .applyConflict, .insertInstead:
                 if outcome == BDR_STAMPED {
-                    decided = true
+                    stamped = (decision, local)
                     continue
                 }
                 if isOther {
@@ -418,7 +447,7 @@ final class Applier {
                 case Int32(BDR_RETRY):
                     continue
                 case Int32(BDR_CONFLICT):
-                    guard try self.resolveMultiple(relation, other) else {
+                    guard try self.resolveMultiple(relation, transaction, key: .row(row), row: .row(row)) != .kept else {
                         return false
                     }
                     continue
@@ -441,23 +470,77 @@ final class Applier {
         }
     }
 
-    /// Settles that a row collides with several others; one of them is located.
-    /// - Returns: whether to try again.
-    private func resolveMultiple(_ relation: AppliedRelation, _ found: BdrFound) throws -> Bool {
-        bdr_host_progress_count(Int32(BDR_COUNT_CONFLICT), 1)
-        switch self.resolvers.resolver(for: .multipleUniqueConflicts) {
-        case .skip:
-            return false
-        case .update:
-            try self.keepVersion(relation, found)
-            _ = try host(bdr_host_delete_found(relation.handle))
-            return true
-        default:
+    private enum Multiple {
+        /// They were others meanwhile.
+        case lookAgain
+        /// Those in the way are deleted, but the one under the row's own key.
+        case removed
+        /// They stay.
+        case kept
+    }
+
+    /// Settles that a row collides with several others.
+    private func resolveMultiple(
+        _ relation: AppliedRelation, _ transaction: BeginMessage, key: ConflictTuple, row: ConflictTuple
+    ) throws -> Multiple {
+        let remote = self.version(transaction)
+        let resolver = self.resolvers.resolver(for: .multipleUniqueConflicts)
+        if resolver == .error {
             throw BdrError(
                 "23505", "the row conflicts with several rows under different unique keys",
                 detail: "Conflict type multiple_unique_conflicts; its resolver is \"error\".",
-                hint: "Change or delete the rows in the way on this node; replication then goes on by itself.")
+                hint: "Change or delete the rows in the way on this node, or choose another resolver; replication then goes on by "
+                    + "itself.")
         }
+        var count: Int32 = 0
+        var shown: Int32 = 0
+        var isNewest = true
+        var found = BdrFound()
+        var local: LocalState?
+        func locate(_ number: Int32) throws -> Bool {
+            try host(bdr_host_in_the_way(relation.handle, number, &found)) != BDR_RETRY
+        }
+        func state() throws -> LocalState {
+            try found.by_identity != 0 ? self.state(relation, found, remote) : self.state(found, remote)
+        }
+        while true {
+            guard try locate(count) else {
+                return .lookAgain
+            }
+            if found.found == 0 {
+                break
+            }
+            let state = try state()
+            if local == nil || !state.isOlder(than: remote) {
+                (local, shown) = (state, count)
+            }
+            isNewest = isNewest && state.isOlder(than: remote)
+            count += 1
+        }
+        guard let local, try locate(shown) else {
+            return .lookAgain
+        }
+        bdr_host_progress_count(Int32(BDR_COUNT_CONFLICT), 1)
+        let applies = resolver == .update || (resolver == .updateIfNewer && isNewest)
+        try self.record(
+            applies ? .applyConflict(.multipleUniqueConflicts) : .skip(.multipleUniqueConflicts), relation, transaction,
+            found: found, local: local, key: key, remote: row, isStored: false)
+        guard applies else {
+            return .kept
+        }
+        for number in 0..<count {
+            let isThere = try locate(number)
+            if isThere && found.by_identity != 0 {
+                continue
+            }
+            if isThere && found.found != 0 {
+                try self.keepVersion(relation, found)
+            }
+            guard isThere, found.found != 0, try host(bdr_host_delete_found(relation.handle)) != BDR_RETRY else {
+                throw BdrError("40001", "a row of \"\(relation.qualifiedName)\" changed while another one took its place")
+            }
+        }
+        return .removed
     }
 
     /// Before a row goes because another one takes a unique value of it: its key keeps the version that it had.
@@ -523,6 +606,11 @@ final class Applier {
             switch decision {
             case .apply, .applyConflict:
                 guard let texts = try self.unchangedValues(message, relation, remote, found) else {
+                    if let type = decision.conflictType {
+                        try self.record(
+                            .skip(type), relation, transaction, found: found, local: state, key: .tuple(key),
+                            remote: .tuple(message.new))
+                    }
                     return
                 }
                 if !texts.isEmpty {
@@ -542,7 +630,9 @@ final class Applier {
                     continue
                 }
                 if outcome == BDR_CONFLICT {
-                    guard try self.resolveMultiple(relation, other) else {
+                    let settled = try self.resolveMultiple(
+                        relation, transaction, key: .tuple(key), row: .tuple(message.new))
+                    if settled == .kept {
                         return
                     }
                     continue
@@ -556,6 +646,9 @@ final class Applier {
                     if orError {
                         throw Self.resolverError(type)
                     }
+                    try self.record(
+                        .skip(type), relation, transaction, found: found, local: state, key: .tuple(key),
+                        remote: .tuple(message.new))
                     return
                 }
                 let written = try self.withNew(message.new, texts, relation) { row in
@@ -595,16 +688,21 @@ final class Applier {
         try self.record(
             decision, relation, transaction, found: found, local: state, key: .tuple(old), remote: .tuple(message.new),
             isStored: false)
-        if decision == .apply || decision == .applyConflict(.updateOriginChange),
+        if case .skip = decision, state.isOlder(than: remote) {
+            // not the times say so, but the resolver
+            return
+        }
+        let isForced = decision == .applyConflict(.updateOriginChange)
+        if decision == .apply || isForced,
             let texts = try self.unchangedValues(message, relation, remote, found),
-            try self.rename(message, old, relation, remote, texts)
+            try self.rename(message, old, relation, remote, texts, isForced: isForced)
         {
             bdr_host_progress_count(Int32(BDR_COUNT_UPDATE), 1)
             return
         }
         // the old row can't lend its values
         let texts = try self.unchangedValues(message, relation, remote, BdrFound())
-        try self.deleteRow(old, relation, transaction)
+        try self.deleteRow(old, relation, transaction, ofKeyChange: true, isForced: isForced)
         guard let texts else {
             // what comes later decides about the new key
             return
@@ -621,7 +719,7 @@ final class Applier {
     /// - Returns: whether it was done.
     private func rename(
         _ message: UpdateMessage, _ old: TupleView, _ relation: AppliedRelation, _ remote: RowVersion,
-        _ texts: [Int: String?]
+        _ texts: [Int: String?], isForced: Bool
     ) throws -> Bool {
         func isFree() throws -> Bool {
             let found = try self.find(message.new, relation)
@@ -631,7 +729,7 @@ final class Applier {
             return false
         }
         let found = try self.find(old, relation)
-        guard found.found != 0, try self.state(relation, found, remote).isOlder(than: remote) else {
+        guard found.found != 0, try isForced || self.state(relation, found, remote).isOlder(than: remote) else {
             return false
         }
         if self.keepsStamps {
@@ -714,13 +812,23 @@ final class Applier {
         }
     }
 
-    private func deleteRow(_ key: TupleView, _ relation: AppliedRelation, _ transaction: BeginMessage) throws {
+    /// - Parameters:
+    ///   - ofKeyChange: it is the old key of an UPDATE, about which that has told already.
+    ///   - isForced: the row goes, whatever is newer.
+    private func deleteRow(
+        _ key: TupleView, _ relation: AppliedRelation, _ transaction: BeginMessage, ofKeyChange: Bool = false,
+        isForced: Bool = false
+    ) throws {
         let remote = self.version(transaction)
         var isStamped = !self.keepsStamps
         while true {
             let found = try self.find(key, relation)
             let local = try self.state(relation, found, remote)
-            let decision = decideDelete(local: local, remote: remote, settings: self.resolvers)
+            var decision = decideDelete(
+                local: local, remote: remote, settings: ofKeyChange ? ResolverSettings() : self.resolvers)
+            if isForced && found.found != 0 {
+                decision = .apply
+            }
             switch decision {
             case .apply, .applyConflict, .insertInstead:
                 if !isStamped {
@@ -730,7 +838,9 @@ final class Applier {
                 if try host(bdr_host_delete_found(relation.handle)) == BDR_RETRY {
                     continue
                 }
-                bdr_host_progress_count(Int32(BDR_COUNT_DELETE), 1)
+                if !ofKeyChange {
+                    bdr_host_progress_count(Int32(BDR_COUNT_DELETE), 1)
+                }
             case .skip:
                 if found.found == 0 && !isStamped {
                     // then look again: one that inserts the row meanwhile sees the stamp, or is seen
@@ -740,6 +850,9 @@ final class Applier {
                 }
             case .error(let type):
                 throw Self.resolverError(type)
+            }
+            if ofKeyChange {
+                return
             }
             if decision.conflictType != nil {
                 bdr_host_progress_count(Int32(found.found == 0 ? BDR_COUNT_MISSING : BDR_COUNT_CONFLICT), 1)
