@@ -1922,6 +1922,8 @@ DeleteLocated(Target *target, Leaf *leaf, bool moving)
 								  LockTupleExclusive, LockWaitBlock, 0, &failure);
 		if (result != TM_Ok)
 			return result == TM_SelfModified ? BDR_DONE : BDR_RETRY;
+		/* the server locks once more, and must see rows of this transaction */
+		estate->es_output_cid = GetCurrentCommandId(false);
 		AfterTriggerBeginQuery();
 		if (!bdr_exec_br_delete_triggers(estate, &leaf->epq, info, tid))
 		{
@@ -1971,6 +1973,8 @@ UpdateLocated(Target *target, Leaf *leaf, TupleTableSlot *row)
 								  LockTupleExclusive, LockWaitBlock, 0, &failure);
 		if (result != TM_Ok)
 			return result == TM_SelfModified ? BDR_DONE : BDR_RETRY;
+		/* the server locks once more, and must see rows of this transaction */
+		estate->es_output_cid = GetCurrentCommandId(false);
 		AfterTriggerBeginQuery();
 		EvalPlanQualSetSlot(&leaf->epq, row);
 		go_on = bdr_exec_br_update_triggers(estate, &leaf->epq, info, tid, row);

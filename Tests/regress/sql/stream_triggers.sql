@@ -1,16 +1,16 @@
 -- Stream triggers: functions that see the changes of the other node before they are applied. Conflicts are made as in conflict_log.
 
-CREATE TABLE st (id int PRIMARY KEY, v int, w int);
+CREATE TABLE st (id int PRIMARY KEY, v int, w int, x int DEFAULT 7);
 CREATE TABLE st_full (id int PRIMARY KEY, v text);
 ALTER TABLE st_full REPLICA IDENTITY FULL;
 CREATE TABLE st_parts (id int PRIMARY KEY, v int) PARTITION BY RANGE (id);
 CREATE TABLE st_parts_all PARTITION OF st_parts DEFAULT;
 \c node2
-CREATE TABLE st (only_here int DEFAULT 7, id int PRIMARY KEY, v int, w int);
+CREATE TABLE st (x int DEFAULT 8, id int PRIMARY KEY, v int, w int);
 CREATE TABLE st_full (id int PRIMARY KEY, v text);
 ALTER TABLE st_full REPLICA IDENTITY FULL;
-CREATE TABLE st_parts (v int, id int PRIMARY KEY) PARTITION BY RANGE (id);
-CREATE TABLE st_parts_low (id int NOT NULL, v int);
+CREATE TABLE st_parts (only_here int DEFAULT 7, v int, id int PRIMARY KEY) PARTITION BY RANGE (id);
+CREATE TABLE st_parts_low (id int NOT NULL, v int, only_here int DEFAULT 7);
 ALTER TABLE st_parts ATTACH PARTITION st_parts_low FOR VALUES FROM (0) TO (100);
 CREATE TABLE st_parts_all PARTITION OF st_parts DEFAULT;
 CREATE TABLE st_seen (n int GENERATED ALWAYS AS IDENTITY, line text);
@@ -32,7 +32,7 @@ BEGIN
 		line := line || ' NEW ' || NEW::text || ' same ' || (bdr.trigger_get_row('SOURCE_NEW')::text = NEW::text);
 	END IF;
 	target := bdr.trigger_get_row('TARGET');
-	line := line || ' TARGET ' || target::text || ' from ' || coalesce(bdr.trigger_get_origin_node_id('SOURCE_NEW')::text, '-')
+	line := line || ' TARGET ' || coalesce(target::text, '-') || ' from ' || coalesce(bdr.trigger_get_origin_node_id('SOURCE_NEW')::text, '-')
 		|| ' to ' || coalesce(bdr.trigger_get_origin_node_id('TARGET')::text, '-')
 		|| ' time ' || coalesce((bdr.trigger_get_committs('SOURCE_NEW') > bdr.trigger_get_committs('TARGET'))::text, '-')
 		|| ' xid ' || (bdr.trigger_get_xid('TARGET') IS NOT NULL) || (bdr.trigger_get_xid('SOURCE_NEW') IS NOT NULL);
@@ -92,7 +92,7 @@ SELECT * FROM bdr.triggers ORDER BY 1, 2;
 SELECT tgname, tgenabled, tgisinternal FROM pg_trigger WHERE tgrelid = 'st'::regclass ORDER BY 1;
 DROP FUNCTION st_tell();
 ALTER TABLE st ENABLE TRIGGER "tell_bdrc";
-ALTER TABLE st ENABLE ALWAYS TRIGGER ALL;
+ALTER TABLE st ENABLE TRIGGER ALL;
 ALTER TABLE st ENABLE TRIGGER USER;
 ALTER TRIGGER tell_bdrc ON st RENAME TO ordinary;
 -- Local statements don't fire them.
@@ -110,7 +110,7 @@ INSERT INTO st (id, v, w) VALUES (10, 20, 20);
 UPDATE st SET v = 21 WHERE id = 2;
 UPDATE st SET v = 31 WHERE id = 3;
 DELETE FROM st WHERE id = 4;
-INSERT INTO st VALUES (10, 21, 21), (11, 1, 1);
+INSERT INTO st (id, v, w) VALUES (10, 21, 21), (11, 1, 1);
 UPDATE st SET w = 2 WHERE id = 11;
 UPDATE st SET id = 12 WHERE id = 11;
 DELETE FROM st WHERE id = 12;
@@ -143,7 +143,7 @@ BEGIN
 		RETURN NULL;
 	END IF;
 	NEW.v := NEW.v * TG_ARGV[0]::int + TG_ARGV[1]::int;
-	NEW.only_here := NEW.v;
+	NEW.x := NEW.v;
 	IF NEW.id = 26 THEN
 		NEW.id := 27;
 	END IF;
@@ -152,7 +152,7 @@ END $$;
 SELECT bdr.create_transform_trigger('b', '{INSERT,UPDATE,DELETE}', 'st', 'st_add()', '{1,1}');
 SELECT bdr.create_transform_trigger('a', '{INSERT,UPDATE,DELETE}', 'st', 'st_add()', '{10,0}');
 \c node1
-INSERT INTO st SELECT i, 1, 0 FROM generate_series(20, 40) i;
+INSERT INTO st (id, v, w) SELECT i, 1, 0 FROM generate_series(20, 40) i;
 UPDATE st SET v = 2 WHERE id = 21;
 UPDATE st SET v = -1 WHERE id = 22;
 DELETE FROM st WHERE id IN (20, 23) OR id BETWEEN 30 AND 40;
