@@ -1,11 +1,35 @@
 -- Stream triggers: functions that see the changes of the other node before they are applied. Conflicts are made as in conflict_log.
 
+CREATE PROCEDURE apart() LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM bdr.alter_subscription_disable();
+	COMMIT;
+	CALL wait_for('NOT EXISTS (SELECT FROM bdr.workers WHERE worker_role_name = ''apply'')');
+END $$;
+CREATE PROCEDURE together() LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM bdr.alter_subscription_enable();
+	COMMIT;
+	CALL wait_for('EXISTS (SELECT FROM bdr.subscription_summary WHERE subscription_status = ''replicating'')');
+END $$;
 CREATE TABLE st (id int PRIMARY KEY, v int, w int, x int DEFAULT 7);
 CREATE TABLE st_full (id int PRIMARY KEY, v text);
 ALTER TABLE st_full REPLICA IDENTITY FULL;
 CREATE TABLE st_parts (id int PRIMARY KEY, v int) PARTITION BY RANGE (id);
 CREATE TABLE st_parts_all PARTITION OF st_parts DEFAULT;
 \c node2
+CREATE PROCEDURE apart() LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM bdr.alter_subscription_disable();
+	COMMIT;
+	CALL wait_for('NOT EXISTS (SELECT FROM bdr.workers WHERE worker_role_name = ''apply'')');
+END $$;
+CREATE PROCEDURE together() LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM bdr.alter_subscription_enable();
+	COMMIT;
+	CALL wait_for('EXISTS (SELECT FROM bdr.subscription_summary WHERE subscription_status = ''replicating'')');
+END $$;
 CREATE TABLE st (x int DEFAULT 8, id int PRIMARY KEY, v int, w int);
 CREATE TABLE st_full (id int PRIMARY KEY, v text);
 ALTER TABLE st_full REPLICA IDENTITY FULL;
@@ -13,7 +37,7 @@ CREATE TABLE st_parts (only_here int DEFAULT 7, v int, id int PRIMARY KEY) PARTI
 CREATE TABLE st_parts_low (id int NOT NULL, v int, only_here int DEFAULT 7);
 ALTER TABLE st_parts ATTACH PARTITION st_parts_low FOR VALUES FROM (0) TO (100);
 CREATE TABLE st_parts_all PARTITION OF st_parts DEFAULT;
-CREATE TABLE st_seen (n int GENERATED ALWAYS AS IDENTITY, line text);
+CREATE UNLOGGED TABLE st_seen (n int GENERATED ALWAYS AS IDENTITY, line text);
 CREATE TABLE st_text (id int PRIMARY KEY, v text);
 CREATE VIEW st_view AS SELECT 1 AS id;
 
@@ -101,8 +125,10 @@ SELECT bdr.wait_slot_confirm_lsn();
 SELECT count(*) FROM st_seen;
 
 -- Changes, and conflicts of each type.
-SELECT bdr.alter_subscription_disable();
-CALL wait_for('NOT EXISTS (SELECT FROM bdr.workers WHERE worker_role_name = ''apply'')');
+CALL apart();
+\c node1
+CALL apart();
+\c node2
 UPDATE st SET v = 20 WHERE id = 2;
 DELETE FROM st WHERE id IN (3, 4);
 INSERT INTO st (id, v, w) VALUES (10, 20, 20);
@@ -115,15 +141,17 @@ UPDATE st SET w = 2 WHERE id = 11;
 UPDATE st SET id = 12 WHERE id = 11;
 DELETE FROM st WHERE id = 12;
 \c node2
-SELECT bdr.alter_subscription_enable();
+CALL together();
 \c node1
 SELECT bdr.wait_slot_confirm_lsn();
+CALL together();
 \c node2
 SELECT line FROM st_seen ORDER BY n;
 SELECT * FROM st ORDER BY id;
 SELECT conflict_type, conflict_resolution, remote_tuple, local_tuple, apply_tuple FROM bdr.conflict_history WHERE relname = 'st'
 	ORDER BY local_time, remote_change_nr;
 -- What they write is not sent.
+SELECT bdr.wait_slot_confirm_lsn();
 \c node1
 SELECT to_regclass('st_seen') IS NULL AS not_here;
 SELECT * FROM st ORDER BY id;
@@ -163,7 +191,7 @@ SELECT bdr.wait_slot_confirm_lsn();
 SELECT * FROM st WHERE id >= 20 ORDER BY id;
 SELECT bdr.drop_trigger('a', 'st'), bdr.drop_trigger('b', 'st');
 
--- Conflict: a row of both, NULL, and what the function does itself. Both nodes have the same.
+-- Conflict: a row of both, NULL, and what the function does itself.
 CREATE FUNCTION st_sum() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
 	target public.st := bdr.trigger_get_row('TARGET');
@@ -184,8 +212,10 @@ SELECT bdr.create_conflict_trigger('sum', '{INSERT,UPDATE,DELETE}', 'st', 'st_su
 TRUNCATE bdr.conflict_history;
 INSERT INTO st (id, v) SELECT i, 0 FROM generate_series(63, 67) i;
 SELECT bdr.wait_slot_confirm_lsn();
-SELECT bdr.alter_subscription_disable();
-CALL wait_for('NOT EXISTS (SELECT FROM bdr.workers WHERE worker_role_name = ''apply'')');
+CALL apart();
+\c node1
+CALL apart();
+\c node2
 \c node1
 INSERT INTO st VALUES (60, 1), (61, 1), (62, 1);
 UPDATE st SET v = 5 WHERE id IN (63, 64);
@@ -195,9 +225,10 @@ UPDATE st SET id = 68, v = 7 WHERE id = 67;
 INSERT INTO st (id, v) VALUES (60, 2), (61, 2), (62, 2);
 UPDATE st SET v = 10 WHERE id IN (63, 65, 66, 67);
 DELETE FROM st WHERE id = 64;
-SELECT bdr.alter_subscription_enable();
+CALL together();
 \c node1
 SELECT bdr.wait_slot_confirm_lsn();
+CALL together();
 \c node2
 SELECT * FROM st WHERE id >= 60 ORDER BY id;
 SELECT conflict_type, conflict_resolution, remote_tuple, local_tuple, apply_tuple FROM bdr.conflict_history WHERE relname = 'st'
@@ -249,8 +280,10 @@ SELECT * FROM bdr.triggers;
 
 DROP TABLE st, st_owned, st_seen, st_text;
 DROP VIEW st_view;
+DROP PROCEDURE apart, together;
 DROP FUNCTION st_tell, st_add, st_sum, st_long, st_other, st_definer;
 REVOKE CREATE ON SCHEMA public FROM regress_st_owner, regress_st_other;
 DROP ROLE regress_st_owner, regress_st_other;
 \c node1
 DROP TABLE st, st_full, st_parts;
+DROP PROCEDURE apart, together;
