@@ -239,8 +239,6 @@ CREATE OR REPLACE FUNCTION st_sum() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
 	IF NEW.id = 70 THEN
 		RAISE 'not this one';
-	ELSIF NEW.id = 71 THEN
-		NEW.id := 72;
 	END IF;
 	RETURN NEW;
 END $$;
@@ -256,6 +254,36 @@ SELECT bdr.drop_trigger('bad', 'st');
 SELECT bdr.wait_slot_confirm_lsn();
 \c node2
 SELECT id, v FROM st WHERE id = 70;
+
+-- So does a conflict trigger that returns another key, or a row that it has changed itself.
+CREATE FUNCTION st_wrong() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	IF TG_ARGV[0] = 'key' THEN
+		NEW.id := 81;
+	ELSE
+		UPDATE public.st SET v = 0 WHERE id = NEW.id;
+	END IF;
+	RETURN NEW;
+END $$;
+INSERT INTO st VALUES (0, 80, 0, 0);
+SELECT bdr.wait_slot_confirm_lsn();
+CALL apart();
+UPDATE st SET v = 1 WHERE id = 80;
+SELECT bdr.create_conflict_trigger('key', '{UPDATE}', 'st', 'st_wrong()', '{key}');
+\c node1
+CALL apart();
+UPDATE st SET v = 2 WHERE id = 80;
+\c node2
+SELECT bdr.alter_subscription_enable();
+CALL wait_for('EXISTS (SELECT FROM bdr.worker_error WHERE error_message LIKE ''%returned a row with another key'')');
+SELECT bdr.drop_trigger('key', 'st'), bdr.create_conflict_trigger('own', '{UPDATE}', 'st', 'st_wrong()', '{own}');
+CALL wait_for('EXISTS (SELECT FROM bdr.worker_error WHERE error_message LIKE ''%has changed the row that the conflict is about%'')');
+SELECT bdr.drop_trigger('own', 'st');
+\c node1
+SELECT bdr.wait_slot_confirm_lsn();
+CALL together();
+\c node2
+SELECT * FROM st WHERE id >= 80;
 
 -- Values stored out of line; partitioned tables with other columns; DROP TABLE.
 CREATE FUNCTION st_long() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -281,7 +309,7 @@ SELECT * FROM bdr.triggers;
 DROP TABLE st, st_owned, st_seen, st_text;
 DROP VIEW st_view;
 DROP PROCEDURE apart, together;
-DROP FUNCTION st_tell, st_add, st_sum, st_long, st_other, st_definer;
+DROP FUNCTION st_tell, st_add, st_sum, st_wrong, st_long, st_other, st_definer;
 REVOKE CREATE ON SCHEMA public FROM regress_st_owner, regress_st_other;
 DROP ROLE regress_st_owner, regress_st_other;
 \c node1
