@@ -177,6 +177,33 @@ extern bool bdr_rel_view(BdrRel *rel, BdrRelView *view);
 /* takes a raw row apart; values and nulls have room for the columns of the peer */
 extern void bdr_raw_row_values(BdrRel *rel, const BdrRow *row, Datum *values, bool *nulls);
 
+/* What host_stream_triggers.c needs of it. Rows are in the columns of the table that changes name; values in the current
+ * memory context. */
+struct RelationData;
+typedef enum BdrRowPart
+{
+	BDR_ROW_AS_SENT,
+	BDR_ROW_KEY,				/* the key columns of the peer */
+	BDR_ROW_WITH_DEFAULTS		/* as sent, and defaults for columns that the peer does not have */
+} BdrRowPart;
+extern struct RelationData *bdr_rel_table(BdrRel *rel);
+extern void bdr_rel_row_values(BdrRel *rel, const BdrRow *row, BdrRowPart part, Datum *values, bool *nulls, bool *provided);
+/* whether old rows of the peer have all columns; whether all columns of the peer's that are here are provided */
+extern bool bdr_rel_old_is_whole(BdrRel *rel);
+extern bool bdr_rel_is_whole(BdrRel *rel, const bool *provided);
+/* locks the located row; false when it is not the current version any more */
+extern bool bdr_rel_hold_found(BdrRel *rel, struct HeapTupleData **tuple, TransactionId *xmin);
+extern bool bdr_rel_still_found(BdrRel *rel);
+/* before a user's function runs, which may leave deferred triggers */
+extern void bdr_rel_runs_function(BdrRel *rel);
+/* the column of the peer's in a kept row; false when it is not here or not provided */
+extern bool bdr_rel_kept_value(BdrRel *rel, const BdrKept *kept, int column, Oid *type, int16 *length, Datum *value, bool *null);
+
+/* host_stream_triggers.c: BDR_STREAM_TRANSFORM, BDR_STREAM_CONFLICT, both or none */
+extern int	bdr_stream_triggers_of(struct RelationData *relation);
+extern void bdr_stream_triggers_init(void);
+extern void bdr_kept_values(const BdrKept *kept, int natts, Datum *values, bool *nulls, bool *provided);
+
 /* conflict_stats.c */
 extern Size bdr_conflict_stats_shmem_size(void);
 extern void bdr_conflict_stats_shmem_startup(void);

@@ -34,6 +34,14 @@
 #define bdr_owns_database(oid) pg_database_ownercheck((oid), GetUserId())
 #endif
 
+#if PG_VERSION_NUM >= 160000
+#define bdr_owns_table(oid, role) object_ownercheck(RelationRelationId, (oid), (role))
+#define bdr_may_execute(oid, role) (object_aclcheck(ProcedureRelationId, (oid), (role), ACL_EXECUTE) == ACLCHECK_OK)
+#else
+#define bdr_owns_table(oid, role) pg_class_ownercheck((oid), (role))
+#define bdr_may_execute(oid, role) (pg_proc_aclcheck((oid), (role), ACL_EXECUTE) == ACLCHECK_OK)
+#endif
+
 /* The local number of this backend's transaction. */
 #if PG_VERSION_NUM >= 170000
 #define bdr_my_lxid() (MyProc->vxid.lxid)

@@ -1060,4 +1060,5 @@ bdr_hooks_init(void)
 	ExecutorStart_hook = StartExecutor;
 	previous_utility = ProcessUtility_hook;
 	ProcessUtility_hook = RunUtility;
+	bdr_stream_triggers_init();
 }

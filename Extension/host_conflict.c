@@ -180,6 +180,23 @@ RemoteRow(BdrRel *rel, const BdrRelView *view, const BdrRow *source, bool key_on
 	bool	   *nulls = NULL;
 
 	InitRow(row, view->ncolumns);
+	if (source->kept)
+	{
+		for (int i = 0; i < view->ncolumns; i++)
+		{
+			Oid			type;
+			int16		length;
+			Datum		value;
+			bool		null;
+
+			if ((key_only && !view->columns[i].key && !view->whole_row_key) ||
+				!bdr_rel_kept_value(rel, source->kept, i, &type, &length, &value, &null))
+				continue;
+			if (!AddValue(row, i, view->columns[i].name, null ? "null" : DatumAsJson(type, value, length)))
+				return;
+		}
+		return;
+	}
 	if (source->values == NULL)
 	{
 		if (source->data_length > 16 * MAX_TUPLE)

@@ -23,6 +23,7 @@
 #include "access/nbtree.h"
 #include "access/relscan.h"
 #include "access/stratnum.h"
+#include "access/sysattr.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/tupconvert.h"
@@ -412,6 +413,7 @@ MapRelation(BdrRel *rel)
 		else
 			live++;
 	}
+	rel->info.stream_triggers = bdr_stream_triggers_of(local);
 	rel->info.same_layout = same && live == rel->ncolumns && live == desc->natts;
 	MemoryContextSwitchTo(old);
 	relation_close(local, NoLock);
@@ -1227,6 +1229,11 @@ StoreValues(Target *target, const BdrRow *row, Datum *values, bool *nulls, bool 
 	Datum	   *raw_values = NULL;
 	bool	   *raw_nulls = NULL;
 
+	if (row->kept)
+	{
+		bdr_kept_values(row->kept, RelationGetDescr(target->relation)->natts, values, nulls, provided);
+		return;
+	}
 	CheckRowShape(rel, row);
 	if (row->values == NULL)
 	{
@@ -1293,6 +1300,21 @@ StoreValues(Target *target, const BdrRow *row, Datum *values, bool *nulls, bool 
 	}
 }
 
+/* In the per-tuple memory of the target. */
+static void
+FillDefaults(Target *target, Datum *values, bool *nulls, const bool *provided)
+{
+	ExprContext *econtext = target->ndefaults > 0 ? GetPerTupleExprContext(target->estate) : NULL;
+
+	for (int i = 0; i < target->ndefaults; i++)
+	{
+		int			a = target->default_attributes[i];
+
+		if (!provided[a])
+			values[a] = ExecEvalExpr(target->defaults[i], econtext, &nulls[a]);
+	}
+}
+
 /* A full row for an insert, in the root's columns. */
 static TupleTableSlot *
 BuildInsertRow(Target *target, const BdrRow *row)
@@ -1302,7 +1324,7 @@ BuildInsertRow(Target *target, const BdrRow *row)
 	MemoryContext old = MemoryContextSwitchTo(target->row_context);
 	bool	   *provided;
 
-	if (row->values == NULL && target->rel->info.same_layout)
+	if (row->values == NULL && row->kept == NULL && target->rel->info.same_layout)
 	{
 		CheckRowShape(target->rel, row);
 		slot = target->raw;
@@ -1325,17 +1347,7 @@ BuildInsertRow(Target *target, const BdrRow *row)
 	}
 	provided = palloc0(sizeof(bool) * Max(desc->natts, 1));
 	StoreValues(target, row, slot->tts_values, slot->tts_isnull, provided);
-	if (target->ndefaults > 0)
-	{
-		ExprContext *econtext = GetPerTupleExprContext(target->estate);
-
-		for (int i = 0; i < target->ndefaults; i++)
-		{
-			int			a = target->default_attributes[i];
-
-			slot->tts_values[a] = ExecEvalExpr(target->defaults[i], econtext, &slot->tts_isnull[a]);
-		}
-	}
+	FillDefaults(target, slot->tts_values, slot->tts_isnull, provided);
 	ExecStoreVirtualTuple(slot);
 	MemoryContextSwitchTo(old);
 	return slot;
@@ -1980,6 +1992,8 @@ DeleteLocated(Target *target, Leaf *leaf, bool moving)
 								  LockTupleExclusive, LockWaitBlock, 0, &failure);
 		if (result != TM_Ok)
 			return result == TM_SelfModified ? BDR_DONE : BDR_RETRY;
+		/* the server locks once more, and must see rows of this transaction */
+		estate->es_output_cid = GetCurrentCommandId(false);
 		AfterTriggerBeginQuery();
 		if (!bdr_exec_br_delete_triggers(estate, &leaf->epq, info, tid))
 		{
@@ -2029,6 +2043,8 @@ UpdateLocated(Target *target, Leaf *leaf, TupleTableSlot *row)
 								  LockTupleExclusive, LockWaitBlock, 0, &failure);
 		if (result != TM_Ok)
 			return result == TM_SelfModified ? BDR_DONE : BDR_RETRY;
+		/* the server locks once more, and must see rows of this transaction */
+		estate->es_output_cid = GetCurrentCommandId(false);
 		AfterTriggerBeginQuery();
 		EvalPlanQualSetSlot(&leaf->epq, row);
 		go_on = bdr_exec_br_update_triggers(estate, &leaf->epq, info, tid, row);
@@ -2529,4 +2545,147 @@ bdr_raw_row_values(BdrRel *rel, const BdrRow *row, Datum *values, bool *nulls)
 	heap_deform_tuple(MakeRawTuple(row), rel->raw_desc, values, nulls);
 	if (row->deep_check)
 		DeepCheck(rel, rel->raw_desc, values, nulls);
+}
+
+/* ---- for stream triggers -------------------------------------------------------------------------------------- */
+
+Relation
+bdr_rel_table(BdrRel *rel)
+{
+	if (rel == NULL || rel->target == NULL)
+		elog(ERROR, "bdr: relation is not open in this transaction");
+	return rel->target->relation;
+}
+
+void
+bdr_rel_row_values(BdrRel *rel, const BdrRow *row, BdrRowPart part, Datum *values, bool *nulls, bool *provided)
+{
+	Target	   *target = UseTarget(rel);
+	TupleDesc	desc = RelationGetDescr(target->relation);
+
+	StoreValues(target, row, values, nulls, provided);
+	if (part == BDR_ROW_KEY && rel->replica_identity != REPLICA_IDENTITY_FULL)
+	{
+		for (int i = 0; i < rel->ncolumns; i++)
+		{
+			int			a = rel->map[i].attribute;
+
+			if (a < 0 || rel->columns[i].key)
+				continue;
+			provided[a] = false;
+			nulls[a] = true;
+			values[a] = (Datum) 0;
+		}
+	}
+	if (part == BDR_ROW_WITH_DEFAULTS && target->ndefaults > 0)
+	{
+		FillDefaults(target, values, nulls, provided);
+		for (int i = 0; i < target->ndefaults; i++)
+		{
+			int			a = target->default_attributes[i];
+			Form_pg_attribute attribute = TupleDescAttr(desc, a);
+
+			if (!provided[a] && !nulls[a])
+				values[a] = datumCopy(values[a], attribute->attbyval, attribute->attlen);
+			provided[a] = true;
+		}
+	}
+}
+
+bool
+bdr_rel_old_is_whole(BdrRel *rel)
+{
+	return rel->replica_identity == REPLICA_IDENTITY_FULL;
+}
+
+bool
+bdr_rel_is_whole(BdrRel *rel, const bool *provided)
+{
+	for (int i = 0; i < rel->ncolumns; i++)
+	{
+		if (rel->map[i].attribute >= 0 && !provided[rel->map[i].attribute])
+			return false;
+	}
+	return true;
+}
+
+bool
+bdr_rel_hold_found(BdrRel *rel, HeapTuple *tuple, TransactionId *xmin)
+{
+	Target	   *target = rel->target;
+	Leaf	   *leaf = target->leaf;
+	TM_FailureData failure;
+	TM_Result	result;
+
+	if (leaf == NULL || !leaf->is_found)
+		elog(ERROR, "bdr: no row was located");
+	IncrementIfWritten();
+	result = table_tuple_lock(leaf->relation, &leaf->found->tts_tid, GetLatestSnapshot(), leaf->found,
+							  GetCurrentCommandId(false), LockTupleExclusive, LockWaitBlock, 0, &failure);
+	if (result != TM_Ok)
+	{
+		leaf->is_found = false;
+		return false;
+	}
+	if (leaf->to_root)
+	{
+		TupleTableSlot *slot = MakeSingleTupleTableSlot(RelationGetDescr(target->relation), &TTSOpsVirtual);
+
+		*tuple = ExecCopySlotHeapTuple(execute_attr_map_slot(leaf->to_root, leaf->found, slot));
+		ExecDropSingleTupleTableSlot(slot);
+	}
+	else
+		*tuple = ExecCopySlotHeapTuple(leaf->found);
+	(*tuple)->t_tableOid = RelationGetRelid(target->relation);
+	{
+		bool		isnull;
+
+		*xmin = DatumGetTransactionId(slot_getsysattr(leaf->found, MinTransactionIdAttributeNumber, &isnull));
+	}
+	return true;
+}
+
+bool
+bdr_rel_still_found(BdrRel *rel)
+{
+	Leaf	   *leaf = rel->target->leaf;
+	Snapshot	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	bool		found = table_tuple_satisfies_snapshot(leaf->relation, leaf->found, snapshot);
+
+	UnregisterSnapshot(snapshot);
+	return found;
+}
+
+void
+bdr_rel_runs_function(BdrRel *rel)
+{
+	/* it acts as this table's owner, whichever tables it writes to */
+	if (OidIsValid(deferred_owner) && deferred_owner != rel->owner)
+		FireDeferredTriggers(false);
+	deferred_owner = rel->owner;
+	IncrementIfWritten();
+}
+
+bool
+bdr_rel_kept_value(BdrRel *rel, const BdrKept *kept, int column, Oid *type, int16 *length, Datum *value, bool *null)
+{
+	TupleDesc	desc = RelationGetDescr(rel->target->relation);
+	int			a = rel->map[column].attribute;
+	Datum	   *values;
+	bool	   *nulls;
+	bool	   *provided;
+
+	if (a < 0)
+		return false;
+	values = palloc(sizeof(Datum) * desc->natts);
+	nulls = palloc(sizeof(bool) * desc->natts);
+	provided = palloc0(sizeof(bool) * desc->natts);
+	bdr_kept_values(kept, desc->natts, values, nulls, provided);
+	if (!provided[a])
+		return false;
+	*type = TupleDescAttr(desc, a)->atttypid;
+	*length = TupleDescAttr(desc, a)->attlen;
+	*value = values[a];
+	*null = nulls[a];
+	return true;
 }

@@ -771,6 +771,70 @@ FROM bdr.crdt_handler h;
 COMMENT ON VIEW bdr.crdt_handlers IS 'types whose columns are merged, and by which function';
 
 -- ---------------------------------------------------------------------------------------------------------------------
+-- Stream triggers. They are rows of pg_trigger, internal and disabled, so that the server keeps their dependencies; the names
+-- of the two kinds end in _bdrc and _bdrt.
+-- ---------------------------------------------------------------------------------------------------------------------
+
+CREATE TYPE bdr.trigger_type AS ENUM ('CONFLICT', 'TRANSFORM');
+
+CREATE FUNCTION bdr.create_conflict_trigger(trigger_name text, events text[], relation regclass, function regprocedure,
+	args text[] DEFAULT '{}') RETURNS void
+	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'bdr_create_conflict_trigger';
+COMMENT ON FUNCTION bdr.create_conflict_trigger(text, text[], regclass, regprocedure, text[]) IS
+	'has a function settle conflicts of changes of a table';
+
+CREATE FUNCTION bdr.create_transform_trigger(trigger_name text, events text[], relation regclass, function regprocedure,
+	args text[] DEFAULT '{}') RETURNS void
+	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'bdr_create_transform_trigger';
+COMMENT ON FUNCTION bdr.create_transform_trigger(text, text[], regclass, regprocedure, text[]) IS
+	'has a function change or drop changes of a table before they are applied';
+
+CREATE FUNCTION bdr.drop_trigger(trigger_name text, relation regclass, ifexists boolean DEFAULT false) RETURNS void
+	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'bdr_drop_trigger';
+COMMENT ON FUNCTION bdr.drop_trigger(text, regclass, boolean) IS 'drops a stream trigger of either kind';
+
+CREATE FUNCTION bdr.trigger_get_row(row_id text) RETURNS record
+	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'bdr_trigger_get_row';
+COMMENT ON FUNCTION bdr.trigger_get_row(text) IS 'row that a stream trigger is about: SOURCE_OLD, SOURCE_NEW or TARGET';
+
+CREATE FUNCTION bdr.trigger_get_committs(row_id text) RETURNS timestamptz
+	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'bdr_trigger_get_committs';
+COMMENT ON FUNCTION bdr.trigger_get_committs(text) IS 'when the row was committed';
+
+CREATE FUNCTION bdr.trigger_get_xid(row_id text) RETURNS xid
+	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'bdr_trigger_get_xid';
+COMMENT ON FUNCTION bdr.trigger_get_xid(text) IS 'local transaction that wrote the TARGET row';
+
+CREATE FUNCTION bdr.trigger_get_type() RETURNS text
+	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'bdr_trigger_get_type';
+COMMENT ON FUNCTION bdr.trigger_get_type() IS 'CONFLICT or TRANSFORM inside a stream trigger';
+
+CREATE FUNCTION bdr.trigger_get_conflict_type() RETURNS text
+	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'bdr_trigger_get_conflict_type';
+COMMENT ON FUNCTION bdr.trigger_get_conflict_type() IS 'type of the conflict inside a conflict trigger';
+
+CREATE FUNCTION bdr.trigger_get_origin_node_id(row_id text) RETURNS oid
+	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'bdr_trigger_get_origin_node_id';
+COMMENT ON FUNCTION bdr.trigger_get_origin_node_id(text) IS 'node that changed the row last';
+
+CREATE VIEW bdr.trigger AS
+SELECT t.oid AS trigger_id, t.tgrelid::regclass AS trigger_reloid, t.oid AS trigger_pgtgid,
+	(CASE WHEN pg_catalog.right(t.tgname::text, 1) = 'c' THEN 'c' ELSE 't' END)::"char" AS trigger_type,
+	pg_catalog.left(t.tgname::text, -5)::name AS trigger_name
+FROM pg_catalog.pg_trigger t
+WHERE t.tgisinternal AND t.tgconstraint = 0 AND t.tgparentid = 0 AND pg_catalog.right(t.tgname::text, 5) IN ('_bdrc', '_bdrt')
+	AND pg_catalog.length(t.tgname::text) > 5;
+COMMENT ON VIEW bdr.trigger IS 'stream triggers';
+
+CREATE VIEW bdr.triggers AS
+SELECT s.trigger_name, e.event AS event_manipulation,
+	(CASE s.trigger_type WHEN 'c' THEN 'CONFLICT' ELSE 'TRANSFORM' END)::bdr.trigger_type AS trigger_type,
+	s.trigger_reloid AS trigger_table, p.proname AS trigger_function
+FROM bdr.trigger s JOIN pg_catalog.pg_trigger t ON t.oid = s.trigger_id JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
+	JOIN (VALUES (4, 'INSERT'), (8, 'DELETE'), (16, 'UPDATE')) e(bit, event) ON t.tgtype::int & e.bit <> 0;
+COMMENT ON VIEW bdr.triggers IS 'stream triggers, a row for each event';
+
+-- ---------------------------------------------------------------------------------------------------------------------
 -- Views
 -- ---------------------------------------------------------------------------------------------------------------------
 
@@ -1027,7 +1091,14 @@ GRANT EXECUTE ON FUNCTION bdr.bdr_edition(), bdr.bdr_version(), bdr.bdr_version_
 	bdr.show_subscription_status(), bdr.show_workers(), bdr.show_conflict_stats(), bdr.internal_conflict_types(),
 	bdr.internal_mask_dsn(text),
 	bdr.internal_object_name(text, text, text, text, text), bdr.local_group_slot_name() TO bdr_read_all_stats;
-GRANT EXECUTE ON FUNCTION bdr.wait_slot_confirm_lsn(text, pg_lsn), bdr.local_group_slot_name() TO bdr_application;
+GRANT EXECUTE ON FUNCTION bdr.wait_slot_confirm_lsn(text, pg_lsn), bdr.local_group_slot_name(),
+	bdr.create_conflict_trigger(text, text[], regclass, regprocedure, text[]),
+	bdr.create_transform_trigger(text, text[], regclass, regprocedure, text[]), bdr.drop_trigger(text, regclass, boolean)
+	TO bdr_application;
+-- A stream trigger's function runs as the owner of the table; elsewhere they give NULL.
+GRANT EXECUTE ON FUNCTION bdr.trigger_get_row(text), bdr.trigger_get_committs(text), bdr.trigger_get_xid(text),
+	bdr.trigger_get_type(), bdr.trigger_get_conflict_type(), bdr.trigger_get_origin_node_id(text) TO PUBLIC;
+GRANT SELECT ON bdr.trigger, bdr.triggers TO bdr_application;
 
 -- Whoever may use a table may do with its conflict-free columns what operators, casts and aggregates do; none shows or changes
 -- anything but its arguments.

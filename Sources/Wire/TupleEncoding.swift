@@ -134,6 +134,8 @@ extension FrameBuffer {
             try self.appendRawTuple(
                 attributeCount: attributeCount, hasNulls: hasNulls, hasVarWidth: hasVarWidth, bitmap: bitmap,
                 data: data)
+        case .kept:
+            throw WireError.malformed("a row that is no tuple of a message", at: self.count)
         }
     }
 

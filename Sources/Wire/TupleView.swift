@@ -74,13 +74,16 @@ public enum TupleView {
     case raw(
         attributeCount: Int, hasNulls: Bool, hasVarWidth: Bool, bitmap: UnsafeRawBufferPointer,
         data: UnsafeRawBufferPointer)
+    /// No tuple of a message: a row that the receiver has put in the place of one, in a form of its own.
+    case kept(OpaquePointer)
 
-    /// Number of columns, in either form.
+    /// Number of columns, in either form of a message.
     @inlinable
     public var count: Int {
         switch self {
         case .columns(let count, _): count
         case .raw(let count, _, _, _, _): count
+        case .kept: 0
         }
     }
 

@@ -33,6 +33,8 @@ func consume(_ type: MessageType, _ body: UnsafeRawBufferPointer) throws(WireErr
                 let type: UInt32 = [0, 16, 20, 21, 23, 25, 26, 2950][index % 8]
                 _ = ValueText.describe(builtinType: type, kind: value.kind, bytes: value.bytes)
             }
+        case .kept:
+            Issue.record("a message has no such tuple")
         case .raw(let attributeCount, _, _, let bitmap, let data):
             inside(bitmap)
             inside(data)

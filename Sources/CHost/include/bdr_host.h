@@ -351,8 +351,12 @@ typedef struct BdrRelationInfo
 	uint8_t relkind;
 	uint8_t same_layout;	/* raw rows can be adopted as they are */
 	uint8_t has_key;		/* an identity index or FULL lookup is possible */
+	uint8_t stream_triggers;	/* BDR_STREAM_TRANSFORM, BDR_STREAM_CONFLICT */
 	int32_t missing_column;	/* index of the first remote column that does not exist here, with BDR_REL_COLUMNS_MISSING */
 } BdrRelationInfo;
+
+/* A row in the form of the local table, in place of one that was sent. */
+typedef struct BdrKept BdrKept;
 
 /* A row in transit: columns (ncolumns values in the order of the remote relation), or a raw area already validated. */
 typedef struct BdrRow
@@ -366,6 +370,7 @@ typedef struct BdrRow
 	uint8_t has_nulls;
 	uint8_t has_varwidth;
 	uint8_t deep_check;		/* has compressed values whose content must be checked */
+	const BdrKept *kept;	/* if set, this is the row */
 } BdrRow;
 
 /* What was found under a key. */
@@ -447,6 +452,21 @@ int32_t bdr_host_delete_found(BdrRel *rel);
 /* Closes the relations that are in use in this transaction; they can be used again. */
 int32_t bdr_host_executor_close(void);
 int32_t bdr_host_truncate(BdrRel *const *rels, int32_t n, bool cascade, bool restart_identity);
+
+/* ---- stream triggers (host_stream_triggers.c) ------------------------------------------------------------------ */
+
+enum { BDR_STREAM_TRANSFORM = 1, BDR_STREAM_CONFLICT = 2 };
+enum { BDR_STREAM_INSERT = 0, BDR_STREAM_UPDATE, BDR_STREAM_DELETE };
+/* No trigger was called; one returned NULL; all returned a row; the located row changed meanwhile: locate and decide again. */
+enum { BDR_STREAM_NONE = 0, BDR_STREAM_SKIP, BDR_STREAM_ROW, BDR_STREAM_AGAIN };
+
+/* Begins a change of a relation with stream triggers, and calls those that transform. *replaced is the new row that they give
+ * (BDR_STREAM_ROW), valid until the next change; NULL for a DELETE. */
+int32_t bdr_host_stream_change(BdrRel *rel, int32_t event, const BdrRow *old, const BdrRow *new_row, int64_t commit_time,
+							   uint32_t node, const BdrKept **replaced);
+/* Calls the conflict triggers for that change; the row that it is about is the located one, if one is found. */
+int32_t bdr_host_stream_conflict(BdrRel *rel, const char *type, bool is_found, bool has_version, int64_t commit_time,
+								 uint32_t node, const BdrKept **row);
 
 /* ---- conflict-free values (crdt.c) ---------------------------------------------------------------------------- */
 

@@ -300,7 +300,7 @@ final class Applier {
         let relation = try self.relation(message.relId)
         do {
             try relation.use(in: self.transactionNumber)
-            if case .raw = message.tuple, relation.info.same_layout != 0 {
+            if case .raw = message.tuple, relation.info.same_layout != 0, relation.info.stream_triggers == 0 {
                 if self.batchRelation !== relation || self.batch.count >= Self.batchLimit {
                     try self.flushBatch()
                     self.batchRelation = relation
@@ -315,7 +315,9 @@ final class Applier {
             }
             try self.flushBatch()
             try self.builder.withRow(message.tuple, relation) { row in
-                try self.insertRow(&row, relation, transaction)
+                if try StreamTriggers.insert(&row, relation, self.version(transaction)) {
+                    try self.insertRow(&row, relation, transaction)
+                }
             }
         } catch {
             throw self.inContext(error, "INSERT", relation, message.tuple)
@@ -368,12 +370,16 @@ final class Applier {
     }
 
     /// Writes a whole row under a key that need not be free.
-    /// - Parameter isNewKey: it is the new key of an UPDATE, not an INSERT.
+    /// - Parameters:
+    ///   - isNewKey: it is the new key of an UPDATE, not an INSERT.
+    ///   - despiteStamps: whatever is remembered of the key.
     /// - Returns: whether the row was written.
     private func write(
-        _ row: inout BdrRow, _ relation: AppliedRelation, _ transaction: BeginMessage, isNewKey: Bool
+        _ row: inout BdrRow, _ relation: AppliedRelation, _ transaction: BeginMessage, isNewKey: Bool,
+        despiteStamps: Bool = false
     ) throws -> Bool {
         let remote = self.version(transaction)
+        let sent = row
         func decide(_ state: LocalState) -> Decision {
             isNewKey
                 ? decideNewKey(local: state, remote: remote, settings: self.resolvers)
@@ -381,8 +387,8 @@ final class Applier {
         }
         // what was decided of the key's stamps
         var stamped: (decision: Decision, local: LocalState)?
-        // the rows in the way have gone, and what is under the key itself has to
-        var cleared = false
+        // the rows in the way have gone, and what is under the key itself has to; or a trigger has settled it
+        var cleared = despiteStamps
         while true {
             var found = BdrFound()
             let outcome = try host(bdr_host_insert(relation.handle, &row, stamped != nil || cleared, &found))
@@ -426,8 +432,15 @@ final class Applier {
                 }
                 continue
             }
-            if cleared {
+            if cleared && !despiteStamps {
                 decision = .apply
+            }
+            guard let settled = try StreamTriggers.settle(decision, relation, found, local) else {
+                continue
+            }
+            decision = settled.decision
+            if let kept = settled.row {
+                row.kept = kept
             }
             if decision.conflictType != nil {
                 bdr_host_progress_count(Int32(BDR_COUNT_CONFLICT), 1)
@@ -453,12 +466,14 @@ final class Applier {
                     continue
                 default:
                     try self.record(
-                        decision, relation, transaction, found: found, local: local, key: .row(row), remote: .row(row))
+                        decision, relation, transaction, found: found, local: local, key: .row(sent),
+                        remote: .row(sent), byUser: settled.byUser)
                     return true
                 }
             case .skip:
                 try self.record(
-                    decision, relation, transaction, found: found, local: local, key: .row(row), remote: .row(row))
+                    decision, relation, transaction, found: found, local: local, key: .row(sent),
+                    remote: .row(sent), byUser: settled.byUser)
                 if isOther && self.keepsStamps {
                     // its own key has lost this change all the same
                     try host(bdr_host_stamp_missing(relation.handle))
@@ -556,7 +571,7 @@ final class Applier {
     }
 
     private func update(_ body: UnsafeRawBufferPointer) throws {
-        let message = try UpdateMessage(decoding: body)
+        var message = try UpdateMessage(decoding: body)
         let transaction = try self.requireTransaction()
         self.change &+= 1
         if self.skipping {
@@ -566,7 +581,17 @@ final class Applier {
         let key = message.old ?? message.new
         do {
             try relation.use(in: self.transactionNumber)
-            if let old = message.old, try self.changesKey(old, message.new, relation) {
+            guard let new = try StreamTriggers.update(
+                old: message.old, new: message.new, relation, self.version(transaction), self.builder, self.otherBuilder)
+            else {
+                return
+            }
+            message.new = new
+            var old = message.old
+            if case .kept = new {
+                old = key
+            }
+            if let old, try self.changesKey(old, message.new, relation) {
                 try self.updateKey(message, old, relation, transaction)
             } else {
                 try self.updateRow(message, key, relation, transaction)
@@ -599,7 +624,17 @@ final class Applier {
         while true {
             let found = try self.find(key, relation)
             let state = try self.state(relation, found, remote)
-            let decision = decideUpdate(local: state, remote: remote, settings: self.resolvers)
+            guard let settled = try StreamTriggers.settle(
+                decideUpdate(local: state, remote: remote, settings: self.resolvers), relation, found, state)
+            else {
+                continue
+            }
+            let decision = settled.decision
+            var message = message
+            let sent = message.new
+            if let row = settled.row {
+                message.new = .kept(row)
+            }
             if decision.conflictType != nil {
                 bdr_host_progress_count(Int32(found.found == 0 ? BDR_COUNT_MISSING : BDR_COUNT_CONFLICT), 1)
             }
@@ -640,7 +675,7 @@ final class Applier {
                 bdr_host_progress_count(Int32(BDR_COUNT_UPDATE), 1)
                 try self.record(
                     decision, relation, transaction, found: found, local: state, key: .tuple(key),
-                    remote: .tuple(message.new))
+                    remote: .tuple(sent), byUser: settled.byUser)
             case .insertInstead(let type, let orError):
                 guard let texts = try self.unchangedValues(message, relation, remote, found) else {
                     if orError {
@@ -652,18 +687,18 @@ final class Applier {
                     return
                 }
                 let written = try self.withNew(message.new, texts, relation) { row in
-                    try self.write(&row, relation, transaction, isNewKey: false)
+                    try self.write(&row, relation, transaction, isNewKey: false, despiteStamps: settled.byUser)
                 }
                 if written {
                     bdr_host_progress_count(Int32(BDR_COUNT_UPDATE), 1)
                     try self.record(
                         decision, relation, transaction, found: found, local: state, key: .tuple(key),
-                        remote: .tuple(message.new))
+                        remote: .tuple(sent), byUser: settled.byUser)
                 }
             case .skip:
                 try self.record(
                     decision, relation, transaction, found: found, local: state, key: .tuple(key),
-                    remote: .tuple(message.new))
+                    remote: .tuple(sent), byUser: settled.byUser)
             case .error(let type):
                 throw Self.resolverError(type)
             }
@@ -676,9 +711,20 @@ final class Applier {
         _ message: UpdateMessage, _ old: TupleView, _ relation: AppliedRelation, _ transaction: BeginMessage
     ) throws {
         let remote = self.version(transaction)
-        let found = try self.find(old, relation)
-        let state = try self.state(relation, found, remote)
-        let decision = decideUpdate(local: state, remote: remote, settings: self.resolvers)
+        var found = try self.find(old, relation)
+        var state = try self.state(relation, found, remote)
+        var answer = try StreamTriggers.settle(
+            decideUpdate(local: state, remote: remote, settings: self.resolvers), relation, found, state)
+        while answer == nil {
+            found = try self.find(old, relation)
+            state = try self.state(relation, found, remote)
+            answer = try StreamTriggers.settle(
+                decideUpdate(local: state, remote: remote, settings: self.resolvers), relation, found, state)
+        }
+        guard let settled = answer else {
+            return
+        }
+        let decision = settled.decision
         if decision.conflictType != nil {
             bdr_host_progress_count(Int32(found.found == 0 ? BDR_COUNT_MISSING : BDR_COUNT_CONFLICT), 1)
         }
@@ -687,13 +733,17 @@ final class Applier {
         }
         try self.record(
             decision, relation, transaction, found: found, local: state, key: .tuple(old), remote: .tuple(message.new),
-            isStored: false)
-        if case .skip = decision, state.isOlder(than: remote) {
-            // not the times say so, but the resolver
+            isStored: false, byUser: settled.byUser)
+        if case .skip = decision, settled.byUser || state.isOlder(than: remote) {
+            // not the times say so, but the resolver or a trigger
             return
         }
-        let isForced = decision == .applyConflict(.updateOriginChange)
-        if decision == .apply || isForced,
+        var message = message
+        if let row = settled.row {
+            message.new = .kept(row)
+        }
+        let isForced = settled.byUser || decision == .applyConflict(.updateOriginChange)
+        if decision == .apply || decision == .applyConflict(.updateOriginChange),
             let texts = try self.unchangedValues(message, relation, remote, found),
             try self.rename(message, old, relation, remote, texts, isForced: isForced)
         {
@@ -806,14 +856,16 @@ final class Applier {
         let relation = try self.relation(message.relId)
         do {
             try relation.use(in: self.transactionNumber)
-            try self.deleteRow(message.old, relation, transaction)
+            if try StreamTriggers.delete(message.old, relation, self.version(transaction), self.builder) {
+                try self.deleteRow(message.old, relation, transaction)
+            }
         } catch {
             throw self.inContext(error, "DELETE", relation, message.old)
         }
     }
 
     /// - Parameters:
-    ///   - ofKeyChange: it is the old key of an UPDATE, about which that has told already.
+    ///   - ofKeyChange: it is the old key of an UPDATE, about which that has told, and asked conflict triggers, already.
     ///   - isForced: the row goes, whatever is newer.
     private func deleteRow(
         _ key: TupleView, _ relation: AppliedRelation, _ transaction: BeginMessage, ofKeyChange: Bool = false,
@@ -824,12 +876,23 @@ final class Applier {
         while true {
             let found = try self.find(key, relation)
             let local = try self.state(relation, found, remote)
-            var decision = decideDelete(
-                local: local, remote: remote, settings: ofKeyChange ? ResolverSettings() : self.resolvers)
+            var settled = StreamTriggers.Settled(
+                decision: decideDelete(
+                    local: local, remote: remote, settings: ofKeyChange ? ResolverSettings() : self.resolvers))
             if isForced && found.found != 0 {
-                decision = .apply
+                settled.decision = .apply
             }
+            if !ofKeyChange && (found.found != 0 || isStamped) {
+                guard let answer = try StreamTriggers.settle(settled.decision, relation, found, local) else {
+                    continue
+                }
+                settled = answer
+            }
+            let decision = settled.decision
             switch decision {
+            case .applyConflict where found.found == 0:
+                // a trigger lets it go on
+                break
             case .apply, .applyConflict, .insertInstead:
                 if !isStamped {
                     try host(bdr_host_stamp(relation.handle))
@@ -858,7 +921,8 @@ final class Applier {
                 bdr_host_progress_count(Int32(found.found == 0 ? BDR_COUNT_MISSING : BDR_COUNT_CONFLICT), 1)
             }
             try self.record(
-                decision, relation, transaction, found: found, local: local, key: .tuple(key), remote: .none)
+                decision, relation, transaction, found: found, local: local, key: .tuple(key), remote: .none,
+                byUser: settled.byUser)
             return
         }
     }
@@ -895,7 +959,7 @@ final class Applier {
     /// Records what was decided, and done, if it was about a conflict.
     private func record(
         _ decision: Decision, _ relation: AppliedRelation, _ transaction: BeginMessage, found: BdrFound, local: LocalState,
-        key: ConflictTuple, remote: ConflictTuple, isStored: Bool? = nil
+        key: ConflictTuple, remote: ConflictTuple, isStored: Bool? = nil, byUser: Bool = false
     ) throws {
         guard let type = decision.conflictType, let resolution = decision.resolution else {
             return
@@ -905,7 +969,7 @@ final class Applier {
             stored = false
         }
         try self.conflicts.record(
-            type, resolution, relation, transaction, version: self.version(transaction), change: self.change, found: found,
+            type, byUser ? .user : resolution, relation, transaction, version: self.version(transaction), change: self.change, found: found,
             local: local, key: key, remote: remote, isStored: stored)
     }
 

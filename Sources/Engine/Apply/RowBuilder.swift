@@ -70,6 +70,9 @@ final class RowBuilder {
     func withRow<R>(_ tuple: TupleView, _ relation: AppliedRelation, _ body: (inout BdrRow) throws -> R) throws -> R {
         var row = BdrRow()
         switch tuple {
+        case .kept(let kept):
+            row.kept = kept
+            return try body(&row)
         case .raw:
             try Self.fillRaw(&row, tuple, relation)
             return try body(&row)
@@ -150,6 +153,8 @@ final class RowBuilder {
                 case nil: return ""
                 }
             }
+        case .kept:
+            return ""
         }
         return "(\(names.joined(separator: ", ")))=(\(texts.joined(separator: ", ")))"
     }
