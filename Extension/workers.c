@@ -132,6 +132,7 @@ typedef struct Database
 	bool		no_slot_logged;
 	int			failures;		/* of the manager, one after the other */
 	TimestampTz next_start;
+	uint32		requests;		/* how often somebody has changed what its manager tells */
 	int			members;		/* of the group, besides this node; also those that join */
 	/* How often a stamp was written, and how often it had been when there were none: equal, there are none. */
 	pg_atomic_uint64 stamps_written;
@@ -833,6 +834,22 @@ bdr_host_database_closing(void)
 	return bdr_database_is_closing(MyDatabaseId);
 }
 
+/* One more than the count of requests when the manager began to read what it publishes; 0: it doesn't say. */
+static uint32 requests_seen = 0;
+
+void
+bdr_host_publish_begin(void)
+{
+	Database   *database;
+
+	if (shared == NULL)
+		return;
+	LWLockAcquire(shared->lock, LW_SHARED);
+	database = FindDatabase(MyDatabaseId);
+	requests_seen = database ? database->requests + 1 : 0;
+	LWLockRelease(shared->lock);
+}
+
 int32_t
 bdr_host_publish_node(uint32_t node_id, int32_t state, bool refuse_writes, bool check_identity, int32_t members)
 {
@@ -845,7 +862,8 @@ bdr_host_publish_node(uint32_t node_id, int32_t state, bool refuse_writes, bool 
 		database = ClaimDatabase(MyDatabaseId);
 		if (database)
 		{
-			bool		published = node_id != 0;
+			/* what was read before somebody changed it is not told; the manager has been woken to read it again */
+			bool		published = node_id != 0 && (requests_seen == 0 || requests_seen == database->requests + 1);
 
 			database->members = members;
 			if (database->published != published || database->node_id != node_id || database->node_state != state ||
@@ -1156,6 +1174,7 @@ bdr_supervisor_request(Oid oid)
 		database->wanted = true;
 		database->next_start = 0;
 		database->published = false;
+		database->requests++;
 		pg_atomic_fetch_add_u32(&shared->gate_generation, 1);
 		WakeManager(oid);
 		Wake(shared->supervisor);

@@ -205,6 +205,8 @@ void bdr_host_publish_peer(uint32_t peer, uint64_t confirm_rate, int64_t complet
 void bdr_host_wake_manager(void);
 /* True when this database's workers shall stop (DROP DATABASE is waiting). */
 bool bdr_host_database_closing(void);
+/* To be called before what bdr_host_publish_node will tell is read: it is not told if it has changed meanwhile. */
+void bdr_host_publish_begin(void);
 /* Tells the other processes of the server what state the local node of this database is in (gate for writes). */
 int32_t bdr_host_publish_node(uint32_t node_id, int32_t state, bool refuse_writes, bool check_identity,
 							   int32_t members);

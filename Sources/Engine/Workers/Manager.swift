@@ -63,6 +63,7 @@ private struct Manager {
             if bdr_host_database_closing() {
                 return
             }
+            bdr_host_publish_begin()
             guard let view = try Transaction.run({ try Self.look() }) else {
                 try self.leave()
                 return
