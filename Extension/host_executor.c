@@ -76,6 +76,7 @@ typedef struct ColumnMap
 	int			attribute;		/* local attribute number - 1, or -1: not here, or computed here */
 	bool		missing;		/* no such column here */
 	bool		merged;			/* its local type is a conflict-free one */
+	bool		timestamps;		/* its local type is bdr.column_timestamps */
 	Oid			type;			/* local type */
 	int32		typmod;
 	bool		same_type;		/* local type is the built-in type that travels, with the same modifier */
@@ -379,7 +380,8 @@ MapRelation(BdrRel *rel)
 			map->type = attribute->atttypid;
 			map->typmod = attribute->atttypmod;
 			map->merged = bdr_is_crdt(map->type);
-			if (map->merged && map->attribute >= 0)
+			map->timestamps = bdr_is_column_timestamps(map->type);
+			if ((map->merged || map->timestamps) && map->attribute >= 0)
 				rel->info.merges = 1;
 			map->same_type = column->builtin_type != 0 && attribute->atttypid == column->builtin_type &&
 				(attribute->atttypmod == column->typmod || attribute->atttypmod < 0);
@@ -2070,6 +2072,38 @@ HasOtherRow(Target *target, Leaf *leaf, TupleTableSlot *row, BdrFound *found)
 }
 
 /*
+ * Merges the timestamps of columns, if both rows have them. Returns which columns, of the peer's, the sent row has later; NULL
+ * when the row is resolved as a whole.
+ */
+static uint8 *
+MergeTimestamps(Target *target, Leaf *leaf, TupleTableSlot *slot, const bool *provided)
+{
+	BdrRel	   *rel = target->rel;
+	uint32	   *columns;
+	uint8	   *later;
+
+	for (int i = 0; i < rel->ncolumns; i++)
+	{
+		int			a = rel->map[i].attribute;
+		int			l;
+
+		if (!rel->map[i].timestamps || a < 0 || !provided[a] || slot->tts_isnull[a])
+			continue;
+		l = leaf->to_root ? leaf->to_root->attnums[a] - 1 : a;
+		if (l < 0 || leaf->found->tts_isnull[l])
+			continue;
+		columns = palloc(sizeof(uint32) * rel->ncolumns);
+		later = palloc0(rel->ncolumns);
+		for (int n = 0; n < rel->ncolumns; n++)
+			columns[n] = bdr_column_hash(rel->columns[n].name);
+		slot->tts_values[a] = bdr_column_timestamps_merge(leaf->found->tts_values[l], slot->tts_values[a], columns,
+														  rel->ncolumns, later);
+		return later;
+	}
+	return NULL;
+}
+
+/*
  * Merges what was sent, a row in the root's columns, with the located version; provided: which of its columns count
  * afterwards. Returns whether a value of a conflict-free type differs from what is here.
  */
@@ -2080,7 +2114,8 @@ MergeValues(Target *target, Leaf *leaf, const BdrRow *row, TupleTableSlot *slot,
 	TupleDesc	desc = RelationGetDescr(target->relation);
 	Datum	   *old_values = NULL;
 	bool	   *old_nulls = NULL;
-	bool	   *old_provided;
+	bool	   *old_provided = NULL;
+	uint8	   *later = NULL;	/* conflicts are resolved column by column: which the sent row has later */
 	bool		changed = false;
 
 	if (rel->info.merges && !row->separate && row->old)
@@ -2091,6 +2126,8 @@ MergeValues(Target *target, Leaf *leaf, const BdrRow *row, TupleTableSlot *slot,
 		memset(old_nulls, true, sizeof(bool) * Max(desc->natts, 1));
 		StoreValues(target, row->old, old_values, old_nulls, old_provided);
 	}
+	if (rel->info.merges && !row->separate)
+		later = MergeTimestamps(target, leaf, slot, provided);
 	for (int i = 0; i < rel->ncolumns; i++)
 	{
 		ColumnMap  *map = &rel->map[i];
@@ -2103,7 +2140,32 @@ MergeValues(Target *target, Leaf *leaf, const BdrRow *row, TupleTableSlot *slot,
 		int16		length;
 		bool		by_value;
 
-		if (a < 0 || !provided[a])
+		if (a < 0)
+			continue;
+		l = leaf->to_root ? leaf->to_root->attnums[a] - 1 : a;
+		get_typlenbyval(map->type, &length, &by_value);
+		if (later && !map->merged && l >= 0)
+		{
+			if (!map->timestamps && !later[i])
+			{
+				provided[a] = false;
+				continue;
+			}
+			/* a value that was left out, as it had not changed */
+			if (!provided[a] && old_values && old_provided[a])
+			{
+				slot->tts_values[a] = old_values[a];
+				slot->tts_isnull[a] = old_nulls[a];
+				provided[a] = true;
+			}
+			if (provided[a] &&
+				(slot->tts_isnull[a] != leaf->found->tts_isnull[l] ||
+				 (!slot->tts_isnull[a] &&
+				  !datum_image_eq(slot->tts_values[a], leaf->found->tts_values[l], by_value, length))))
+				changed = true;
+			continue;
+		}
+		if (!provided[a])
 			continue;
 		if (!map->merged || row->separate)
 		{
@@ -2111,7 +2173,6 @@ MergeValues(Target *target, Leaf *leaf, const BdrRow *row, TupleTableSlot *slot,
 				provided[a] = false;
 			continue;
 		}
-		l = leaf->to_root ? leaf->to_root->attnums[a] - 1 : a;
 		if (l < 0)
 			continue;
 		if (row->old_unknown && IsNumber(map->type))
@@ -2132,7 +2193,6 @@ MergeValues(Target *target, Leaf *leaf, const BdrRow *row, TupleTableSlot *slot,
 		merged = bdr_crdt_merge(map->type, local, before, sent);
 		slot->tts_values[a] = merged.value;
 		slot->tts_isnull[a] = merged.isnull;
-		get_typlenbyval(map->type, &length, &by_value);
 		if (merged.isnull != local.isnull ||
 			(!merged.isnull && !datum_image_eq(merged.value, local.value, by_value, length)))
 			changed = true;
