@@ -29,6 +29,7 @@ my $file = $a->sql("SELECT pg_relation_filenode('t')");
 $a->value_ok($on, 't', 'switched on');
 is($a->sql("SELECT pg_relation_filenode('t')"), $file, 'without writing the table anew');
 $a->value_ok("SELECT bdr.alter_table_conflict_detection('parts', 'column_modify_timestamp', 'ts')", 't', 'and for a partitioned table');
+$_->sql('CREATE ROLE nobody_special') for $b, $c;
 join_node($b, $a);
 join_node($c, $b);
 # attribute numbers differ from now on
