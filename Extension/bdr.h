@@ -268,6 +268,11 @@ extern struct Bitmapset *bdr_crdt_columns(struct RelationData *relation);
  */
 extern NullableDatum bdr_crdt_merge(Oid type, NullableDatum local, NullableDatum old, NullableDatum new);
 
+/* column_timestamps.c: conflicts column by column. Columns are known by a hash of their names. */
+extern bool bdr_is_column_timestamps(Oid type);
+extern uint32 bdr_column_hash(const char *name);
+extern Datum bdr_column_timestamps_merge(Datum local, Datum remote, const uint32 *columns, int n, uint8 *later);
+
 /* host_process.c */
 extern void bdr_process_interrupts(void);
 

@@ -114,4 +114,14 @@ extern int32_t bdr_engine_crdt_merge(const uint8_t *local, size_t local_length, 
 									 const uint8_t *new_state, size_t new_length, void *result);
 extern int32_t bdr_engine_crdt_merge_delta(int64_t local, int64_t old, int64_t new_value, int64_t *result);
 
+/* Versions of the columns of a row (Types/ColumnFunctions.swift), as bytes; results as above. */
+extern int32_t bdr_engine_columns_check(const uint8_t *state, size_t length);
+extern int32_t bdr_engine_columns_create(int64_t time, uint32_t node, void *result);
+extern int32_t bdr_engine_columns_change(const uint8_t *state, size_t length, const uint32_t *columns,
+										 const uint16_t *attributes, int32_t n, int64_t time, uint32_t node, void *result);
+/* later: by column, 1 if the remote row has the later one, else 0. */
+extern int32_t bdr_engine_columns_merge(const uint8_t *local, size_t local_length, const uint8_t *remote,
+										size_t remote_length, const uint32_t *columns, int32_t n, uint8_t *later, void *result);
+extern int32_t bdr_engine_columns_text(const uint8_t *state, size_t length, bool json, void *result);
+
 #endif

@@ -835,6 +835,107 @@ FROM bdr.trigger s JOIN pg_catalog.pg_trigger t ON t.oid = s.trigger_id JOIN pg_
 COMMENT ON VIEW bdr.triggers IS 'stream triggers, a row for each event';
 
 -- ---------------------------------------------------------------------------------------------------------------------
+-- Conflicts column by column
+-- ---------------------------------------------------------------------------------------------------------------------
+
+CREATE TYPE bdr.column_timestamps;
+CREATE FUNCTION bdr.column_timestamps_in(cstring) RETURNS bdr.column_timestamps
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'bdr_column_timestamps_in';
+COMMENT ON FUNCTION bdr.column_timestamps_in(cstring) IS 'input';
+CREATE FUNCTION bdr.column_timestamps_out(bdr.column_timestamps) RETURNS cstring
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'bdr_column_timestamps_out';
+COMMENT ON FUNCTION bdr.column_timestamps_out(bdr.column_timestamps) IS 'output';
+CREATE FUNCTION bdr.column_timestamps_recv(internal) RETURNS bdr.column_timestamps
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'bdr_column_timestamps_recv';
+COMMENT ON FUNCTION bdr.column_timestamps_recv(internal) IS 'binary input';
+CREATE FUNCTION bdr.column_timestamps_send(bdr.column_timestamps) RETURNS bytea
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'bdr_column_timestamps_send';
+COMMENT ON FUNCTION bdr.column_timestamps_send(bdr.column_timestamps) IS 'binary output';
+CREATE TYPE bdr.column_timestamps (INPUT = bdr.column_timestamps_in, OUTPUT = bdr.column_timestamps_out,
+	RECEIVE = bdr.column_timestamps_recv, SEND = bdr.column_timestamps_send, INTERNALLENGTH = VARIABLE, ALIGNMENT = int4,
+	STORAGE = extended);
+COMMENT ON TYPE bdr.column_timestamps IS 'when each column of a row was changed last';
+
+CREATE FUNCTION bdr.column_timestamps_create(p_source cstring, p_timestamp timestamptz) RETURNS bdr.column_timestamps
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'bdr_column_timestamps_create';
+COMMENT ON FUNCTION bdr.column_timestamps_create(cstring, timestamptz) IS 'a value that dates all columns alike';
+CREATE FUNCTION bdr.column_timestamps_to_text(bdr.column_timestamps) RETURNS text
+	LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'bdr_column_timestamps_to_text';
+COMMENT ON FUNCTION bdr.column_timestamps_to_text(bdr.column_timestamps) IS 'the timestamps, to be read';
+CREATE FUNCTION bdr.column_timestamps_to_jsonb(bdr.column_timestamps) RETURNS jsonb
+	LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'bdr_column_timestamps_to_jsonb';
+COMMENT ON FUNCTION bdr.column_timestamps_to_jsonb(bdr.column_timestamps) IS 'the timestamps, as JSON';
+CREATE CAST (bdr.column_timestamps AS text) WITH FUNCTION bdr.column_timestamps_to_text(bdr.column_timestamps);
+CREATE CAST (bdr.column_timestamps AS jsonb) WITH FUNCTION bdr.column_timestamps_to_jsonb(bdr.column_timestamps);
+
+CREATE FUNCTION bdr.column_timestamps_trigger() RETURNS trigger
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'bdr_column_timestamps_trigger';
+COMMENT ON FUNCTION bdr.column_timestamps_trigger() IS 'dates the columns that a statement changes';
+
+CREATE FUNCTION bdr.alter_table_conflict_detection(relation regclass, method text, column_name name DEFAULT NULL)
+	RETURNS boolean LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp AS $function$
+DECLARE
+	t pg_catalog.pg_class;
+	present name;
+	wanted name := COALESCE(column_name, 'bdr_column_timestamps');
+	part regclass;
+BEGIN
+	IF relation IS NULL OR method IS NULL THEN
+		RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed', MESSAGE = 'relation and method must not be null';
+	END IF;
+	IF method IN ('row_version', 'column_commit_timestamp') THEN
+		RAISE EXCEPTION USING ERRCODE = 'feature_not_supported', MESSAGE = format('conflict detection %L is not there yet', method),
+			HINT = 'Use ''row_origin'' or ''column_modify_timestamp''.';
+	ELSIF method NOT IN ('row_origin', 'column_modify_timestamp') THEN
+		RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = format('unknown conflict detection %L', method),
+			HINT = 'Use ''row_origin'' or ''column_modify_timestamp''.';
+	END IF;
+	SELECT * INTO t FROM pg_catalog.pg_class WHERE oid = relation;
+	IF t.relkind NOT IN ('r', 'p') OR t.relispartition THEN
+		RAISE EXCEPTION USING ERRCODE = 'wrong_object_type', MESSAGE = format('%s is not a table, or a partition of one', relation),
+			HINT = 'Name a table, or the partitioned table.';
+	END IF;
+	IF NOT pg_has_role(t.relowner, 'USAGE') THEN
+		RAISE EXCEPTION USING ERRCODE = 'insufficient_privilege', MESSAGE = format('must be owner of table %s', relation);
+	END IF;
+	SELECT a.attname INTO present FROM pg_catalog.pg_attribute a
+		WHERE a.attrelid = relation AND a.atttypid = 'bdr.column_timestamps'::regtype AND NOT a.attisdropped LIMIT 1;
+	IF method = 'row_origin' THEN
+		IF present IS NOT NULL THEN
+			EXECUTE format('DROP TRIGGER IF EXISTS pgl_clcd_before_insert ON %s', relation);
+			EXECUTE format('DROP TRIGGER IF EXISTS pgl_clcd_before_update ON %s', relation);
+			EXECUTE format('ALTER TABLE %s DROP COLUMN %I', relation, present);
+		END IF;
+		RETURN true;
+	END IF;
+	FOR part IN SELECT c.oid FROM pg_catalog.pg_class c
+		WHERE c.relreplident <> 'f' AND (c.oid = relation OR c.oid IN (SELECT p.relid FROM pg_partition_tree(relation) p))
+	LOOP
+		RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state',
+			MESSAGE = format('conflict detection %L needs whole old rows, which table %s does not have', method, part),
+			HINT = format('Type ALTER TABLE %s REPLICA IDENTITY FULL; on every node.', part);
+	END LOOP;
+	IF present IS NOT NULL THEN
+		IF column_name IS NOT NULL AND column_name <> present THEN
+			RAISE EXCEPTION USING ERRCODE = 'duplicate_object', MESSAGE = format('column %I of %s has the timestamps already', present, relation),
+				HINT = 'Switch to ''row_origin'' first.';
+		END IF;
+		RETURN true;
+	END IF;
+	-- the same for the rows that are there on all nodes, and older than any change
+	EXECUTE format('ALTER TABLE %s ADD COLUMN %I bdr.column_timestamps NOT NULL DEFAULT '
+		'bdr.column_timestamps_create(''current'', ''2000-01-01 00:00:00+00'')', relation, wanted);
+	EXECUTE format('CREATE TRIGGER pgl_clcd_before_insert BEFORE INSERT ON %s FOR EACH ROW '
+		'EXECUTE FUNCTION bdr.column_timestamps_trigger()', relation);
+	EXECUTE format('CREATE TRIGGER pgl_clcd_before_update BEFORE UPDATE ON %s FOR EACH ROW '
+		'EXECUTE FUNCTION bdr.column_timestamps_trigger()', relation);
+	RETURN true;
+END
+$function$;
+COMMENT ON FUNCTION bdr.alter_table_conflict_detection(regclass, text, name) IS
+	'resolves conflicts of a table row by row, or column by column; to be called on every node';
+
+-- ---------------------------------------------------------------------------------------------------------------------
 -- Views
 -- ---------------------------------------------------------------------------------------------------------------------
 

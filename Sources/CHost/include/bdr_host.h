@@ -354,6 +354,7 @@ typedef struct BdrRelationInfo
 	uint8_t same_layout;	/* raw rows can be adopted as they are */
 	uint8_t has_key;		/* an identity index or FULL lookup is possible */
 	uint8_t stream_triggers;	/* BDR_STREAM_TRANSFORM, BDR_STREAM_CONFLICT */
+	uint8_t merges;			/* has columns of conflict-free types */
 	int32_t missing_column;	/* index of the first remote column that does not exist here, with BDR_REL_COLUMNS_MISSING */
 } BdrRelationInfo;
 
@@ -361,7 +362,9 @@ typedef struct BdrRelationInfo
 typedef struct BdrKept BdrKept;
 
 /* A row in transit: columns (ncolumns values in the order of the remote relation), or a raw area already validated. */
-typedef struct BdrRow
+typedef struct BdrRow BdrRow;
+
+struct BdrRow
 {
 	const BdrValue *values;	/* NULL for a raw row */
 	int32_t ncolumns;
@@ -373,7 +376,14 @@ typedef struct BdrRow
 	uint8_t has_varwidth;
 	uint8_t deep_check;		/* has compressed values whose content must be checked */
 	const BdrKept *kept;	/* if set, this is the row */
-} BdrRow;
+	/* how it meets the row that is here; values of conflict-free types are merged with those of that row */
+	uint8_t separate;		/* it takes the place of another row: nothing is merged */
+	uint8_t keep_all;		/* the local row stays, but for what is merged */
+	uint8_t old_unknown;	/* it is of an UPDATE, and `old` is not known: what needs it is not merged */
+	uint8_t pending;		/* its INSERT is still to come: what that will add is not in it yet */
+	const struct BdrRow *old;	/* what the sender had before; NULL: nothing, or unknown */
+	const uint8_t *keep;	/* by column: not 0, the local value stays; NULL: none does */
+};
 
 /* What was found under a key. */
 typedef struct BdrFound
@@ -412,8 +422,9 @@ int32_t bdr_host_rel_open(const BdrRemoteRelation *remote, BdrRel **rel, BdrRela
 int32_t bdr_host_rel_use(BdrRel *rel, BdrRelationInfo *info);
 void bdr_host_rel_free(BdrRel *rel);
 
-/* BDR_RETRY: the located row changed meanwhile; locate and decide again. BDR_STAMPED: no row has the key, but it has stamps. */
-enum { BDR_DONE = 0, BDR_CONFLICT = 1, BDR_RETRY = 2, BDR_STAMPED = 3 };
+/* BDR_RETRY: the located row changed meanwhile; locate and decide again. BDR_STAMPED: no row has the key, but it has stamps.
+ * BDR_SAME: the row would not change, and was not written. */
+enum { BDR_DONE = 0, BDR_CONFLICT = 1, BDR_RETRY = 2, BDR_STAMPED = 3, BDR_SAME = 4 };
 
 /* Inserts a row unless a row with the same value of any unique key exists: then BDR_CONFLICT, with *found, and the
  * located row is held for bdr_host_update_found. Nor is it inserted when its key has stamps (BDR_STAMPED, see bdr_host_stamps),
@@ -445,7 +456,7 @@ int32_t bdr_host_stamps_settle(void);
 bool bdr_host_stamps_possible(void);
 /* Updates / deletes the row located last by bdr_host_find or bdr_host_insert. Unchanged values keep their local value. An
  * update is not made when another row has one of its unique values: BDR_CONFLICT, with *found, and that row is the located
- * one then. */
+ * one then. BDR_SAME only of a row that has keep_all. */
 int32_t bdr_host_update_found(BdrRel *rel, const BdrRow *row, BdrFound *found);
 /* After BDR_CONFLICT: makes one of the rows in the way, counted from 0, the located one. found = 0 when there are no more;
  * BDR_RETRY when it is gone. */

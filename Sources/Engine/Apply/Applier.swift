@@ -16,6 +16,7 @@ final class Applier {
     private var relations: [UInt32: AppliedRelation] = [:]
     private let builder = RowBuilder()
     private let otherBuilder = RowBuilder()
+    private let oldBuilder = RowBuilder()
     private let fetch: ValueFetch
     /// Deletes of this origin leave stamps: there are other nodes whose operations may be older and still come.
     private var keepsStamps = true
@@ -259,6 +260,9 @@ final class Applier {
 
     /// What is known of the key that was looked for last: by the row, if there is one, or by what is remembered.
     private func state(_ relation: AppliedRelation, _ found: BdrFound, _ remote: RowVersion) throws -> LocalState {
+        if found.found != 0 && relation.info.merges != 0 {
+            return try self.mergedState(relation, found, remote).state
+        }
         if found.found != 0 && (found.own_transaction != 0 || (found.has_version != 0 && found.commit_time > SnapshotCopy.copyTimestamp)) {
             return try self.state(found, remote)
         }
@@ -274,6 +278,53 @@ final class Applier {
         return .missing(
             stamp: stamp, sameOrigin: stamp.map { $0.node == remote.node } ?? false,
             ownTransaction: stamps.own_transaction != 0 && (stamp.map { $0 < remote } ?? true))
+    }
+
+    /// Of a row that may have been merged with a change that lost: that dates the row, and a stamp keeps who has won.
+    /// - Returns: also whether the row itself is dated as the state says.
+    private func mergedState(
+        _ relation: AppliedRelation, _ found: BdrFound, _ remote: RowVersion
+    ) throws -> (state: LocalState, byRow: Bool) {
+        var stamps = BdrStamps()
+        try host(bdr_host_stamps(relation.handle, &stamps))
+        let stamp = try self.newest(stamps)
+        let state = try self.state(found, remote)
+        switch state {
+        case .present(_, _, ownTransaction: true):
+            guard let stamp, stamp > remote else {
+                return (state, true)
+            }
+        case .present(let version, _, _):
+            guard let stamp, version.map({ $0 < stamp }) ?? true else {
+                return (state, true)
+            }
+        case .missing:
+            return (state, true)
+        }
+        return (.present(version: stamp, sameOrigin: stamp?.node == remote.node, ownTransaction: false), false)
+    }
+
+    /// Merges a change that lost into the located row, which keeps its version by a stamp.
+    /// - Returns: whether the row has changed; nil when it has to be looked at again.
+    private func mergeLoser(
+        _ row: inout BdrRow, _ relation: AppliedRelation, _ found: BdrFound, _ local: LocalState, _ remote: RowVersion
+    ) throws -> Bool? {
+        let byRow = try self.mergedState(relation, found, remote).byRow
+        var other = BdrFound()
+        row.keep_all = 1
+        defer { row.keep_all = 0 }
+        switch try host(bdr_host_update_found(relation.handle, &row, &other)) {
+        case Int32(BDR_SAME):
+            return false
+        case Int32(BDR_DONE):
+            break
+        default:
+            return nil
+        }
+        if byRow, case .present(let version?, _, _) = local {
+            try host(bdr_host_stamp_at(relation.handle, version.time, version.node))
+        }
+        return true
     }
 
     private func newest(_ stamps: BdrStamps) throws -> RowVersion? {
@@ -455,6 +506,8 @@ final class Applier {
                     // the other row's key is free from now on; what was known of it stays known
                     try self.keepVersion(relation, found)
                 }
+                row.separate = isOther ? 1 : 0
+                defer { row.separate = 0 }
                 var other = BdrFound()
                 switch try host(bdr_host_update_found(relation.handle, &row, &other)) {
                 case Int32(BDR_RETRY):
@@ -471,9 +524,16 @@ final class Applier {
                     return true
                 }
             case .skip:
+                var merged = false
+                if relation.info.merges != 0 && !isOther && found.found != 0 {
+                    guard let changed = try self.mergeLoser(&row, relation, found, local, remote) else {
+                        continue
+                    }
+                    merged = changed
+                }
                 try self.record(
                     decision, relation, transaction, found: found, local: local, key: .row(sent),
-                    remote: .row(sent), byUser: settled.byUser)
+                    remote: .row(sent), byUser: settled.byUser, merged: merged)
                 if isOther && self.keepsStamps {
                     // its own key has lost this change all the same
                     try host(bdr_host_stamp_missing(relation.handle))
@@ -658,7 +718,7 @@ final class Applier {
                     }
                 }
                 var other = BdrFound()
-                let outcome = try self.withNew(message.new, texts, relation) { row in
+                let outcome = try self.withNew(message, texts, relation) { row in
                     try host(bdr_host_update_found(relation.handle, &row, &other))
                 }
                 if outcome == BDR_RETRY {
@@ -686,8 +746,9 @@ final class Applier {
                         remote: .tuple(message.new))
                     return
                 }
-                let written = try self.withNew(message.new, texts, relation) { row in
-                    try self.write(&row, relation, transaction, isNewKey: false, despiteStamps: settled.byUser)
+                let written = try self.withNew(message, texts, relation) { row in
+                    row.pending = self.keepsStamps && state == .unknown ? 1 : 0
+                    return try self.write(&row, relation, transaction, isNewKey: false, despiteStamps: settled.byUser)
                 }
                 if written {
                     bdr_host_progress_count(Int32(BDR_COUNT_UPDATE), 1)
@@ -696,9 +757,19 @@ final class Applier {
                         remote: .tuple(sent), byUser: settled.byUser)
                 }
             case .skip:
+                var merged = false
+                if relation.info.merges != 0 && found.found != 0 {
+                    let changed = try self.withNew(message, [:], relation) { row in
+                        try self.mergeLoser(&row, relation, found, state, remote)
+                    }
+                    guard let changed else {
+                        continue
+                    }
+                    merged = changed
+                }
                 try self.record(
                     decision, relation, transaction, found: found, local: state, key: .tuple(key),
-                    remote: .tuple(sent), byUser: settled.byUser)
+                    remote: .tuple(sent), byUser: settled.byUser, merged: merged)
             case .error(let type):
                 throw Self.resolverError(type)
             }
@@ -757,8 +828,9 @@ final class Applier {
             // what comes later decides about the new key
             return
         }
-        let written = try self.withNew(message.new, texts, relation) { row in
-            try self.write(&row, relation, transaction, isNewKey: true)
+        let written = try self.withNew(message, texts, relation) { row in
+            row.old = nil
+            return try self.write(&row, relation, transaction, isNewKey: true)
         }
         if written {
             bdr_host_progress_count(Int32(BDR_COUNT_UPDATE), 1)
@@ -786,7 +858,7 @@ final class Applier {
             try host(bdr_host_stamp(relation.handle))
         }
         var other = BdrFound()
-        let outcome = try self.withNew(message.new, texts, relation) { row in
+        let outcome = try self.withNew(message, texts, relation) { row in
             try host(bdr_host_update_found(relation.handle, &row, &other))
         }
         guard outcome == BDR_DONE else {
@@ -803,11 +875,34 @@ final class Applier {
     }
 
     private func withNew<R>(
-        _ new: TupleView, _ texts: [Int: String?], _ relation: AppliedRelation, _ body: (inout BdrRow) throws -> R
+        _ message: UpdateMessage, _ texts: [Int: String?], _ relation: AppliedRelation,
+        _ body: (inout BdrRow) throws -> R
     ) throws -> R {
-        texts.isEmpty
-            ? try self.builder.withRow(new, relation, body)
-            : try self.builder.withRow(new, filledWith: texts, relation, body)
+        guard relation.info.merges == 0 else {
+            return try self.withOldAndNew(message, texts, relation, body)
+        }
+        return texts.isEmpty
+            ? try self.builder.withRow(message.new, relation, body)
+            : try self.builder.withRow(message.new, filledWith: texts, relation, body)
+    }
+
+    /// The row comes with what it was before.
+    private func withOldAndNew<R>(
+        _ message: UpdateMessage, _ texts: [Int: String?], _ relation: AppliedRelation,
+        _ body: (inout BdrRow) throws -> R
+    ) throws -> R {
+        try self.builder.withRow(message.new, filledWith: texts, relation) { row in
+            guard message.oldKind == .full, let old = message.old else {
+                row.old_unknown = 1
+                return try body(&row)
+            }
+            return try self.oldBuilder.withRow(old, relation) { before in
+                try withUnsafePointer(to: before) { before in
+                    row.old = before
+                    return try body(&row)
+                }
+            }
+        }
     }
 
     /// Values that the change says to be unchanged, and that the located row doesn't have for certain.
@@ -819,7 +914,11 @@ final class Applier {
         if unchanged.isEmpty {
             return [:]
         }
-        let row = try self.rowVersion(found)
+        var row = try self.rowVersion(found)
+        if relation.info.merges != 0 && found.found != 0, try !self.mergedState(relation, found, remote).byRow {
+            // who wrote the row last merged something into it only
+            row = nil
+        }
         let columns = relation.description.columns
         var texts: [Int: String?] = [:]
         for value in unchanged {
@@ -959,10 +1058,13 @@ final class Applier {
     /// Records what was decided, and done, if it was about a conflict.
     private func record(
         _ decision: Decision, _ relation: AppliedRelation, _ transaction: BeginMessage, found: BdrFound, local: LocalState,
-        key: ConflictTuple, remote: ConflictTuple, isStored: Bool? = nil, byUser: Bool = false
+        key: ConflictTuple, remote: ConflictTuple, isStored: Bool? = nil, byUser: Bool = false, merged: Bool = false
     ) throws {
-        guard let type = decision.conflictType, let resolution = decision.resolution else {
+        guard let type = decision.conflictType, var resolution = decision.resolution else {
             return
+        }
+        if merged {
+            resolution = .merge
         }
         var stored = isStored ?? (resolution != .skip)
         if case .none = remote {
