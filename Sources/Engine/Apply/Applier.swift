@@ -813,7 +813,8 @@ final class Applier {
         if let row = settled.row {
             message.new = .kept(row)
         }
-        let isForced = settled.byUser || decision == .applyConflict(.updateOriginChange)
+        // a trigger or the resolver wants it, not the times: what has come since is looked at anew otherwise
+        let isForced = settled.byUser || (decision == .applyConflict(.updateOriginChange) && !state.isOlder(than: remote))
         if decision == .apply || decision == .applyConflict(.updateOriginChange),
             let texts = try self.unchangedValues(message, relation, remote, found),
             try self.rename(message, old, relation, remote, texts, isForced: isForced)
