@@ -244,7 +244,10 @@ AtEndOfTransaction(XactEvent event, void *arg)
 	}
 	/* after an abort the resource owner has closed what was open, and the memory went with the transaction */
 	if (event == XACT_EVENT_ABORT || event == XACT_EVENT_COMMIT || event == XACT_EVENT_PREPARE)
+	{
 		ForgetTargets();
+		bdr_stamps_close(false);
+	}
 }
 
 static void
