@@ -231,6 +231,11 @@ extern XLogRecPtr bdr_standby_position(void);
 extern bool bdr_standby_has(XLogRecPtr lsn, long waited);
 
 /* sent_positions.c: what was sent on the slot that this process holds */
+struct XLogReaderState;
+extern void bdr_send_batch_start(struct XLogReaderState *xlog_reader);
+extern void bdr_send_batch_writing(bool is_writing);
+extern void bdr_send_batch_flush(void);
+
 extern Size bdr_sent_shmem_size(void);
 extern void bdr_sent_shmem_startup(void);
 extern void bdr_sent_forget(void);

@@ -680,6 +680,7 @@ Startup(LogicalDecodingContext *ctx, OutputPluginOptions *options, bool is_init)
 	pfree(given);
 	state->forward_origin = bdr_engine_output_forward_origin(state->encoder);
 	InitRelationCache(state);
+	bdr_send_batch_start(ctx->reader);
 }
 
 static void
@@ -689,6 +690,7 @@ Shutdown(LogicalDecodingContext *ctx)
 
 	if (state == NULL)
 		return;
+	bdr_send_batch_start(NULL);
 	if (state->guc_level > 0)
 		AtEOXact_GUC(false, state->guc_level);
 	ReleaseEncoder(state);
@@ -982,8 +984,9 @@ WaitForStandbys(OutputState *state)
 	long		pause = STANDBY_POLL_MIN;
 
 	state->wait_lsn = InvalidXLogRecPtr;
-	if (!am_walsender)
+	if (!am_walsender || bdr_standby_has(lsn, 0))
 		return;
+	bdr_send_batch_flush();
 	while (!bdr_standby_has(lsn, TimestampDifferenceMilliseconds(begin, GetCurrentTimestamp())))
 	{
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, pause, PG_WAIT_EXTENSION);
@@ -1029,7 +1032,9 @@ bdr_host_output_write(void *output, const uint8_t *prefix, size_t prefix_length,
 		OutputPluginPrepareWrite(ctx, last);
 		appendBinaryStringInfo(ctx->out, (const char *) prefix, (int) prefix_length);
 		appendBinaryStringInfo(ctx->out, (const char *) data, (int) length);
+		bdr_send_batch_writing(true);
 		OutputPluginWrite(ctx, last);
+		bdr_send_batch_writing(false);
 	}
 	HOST_END();
 	return BDR_OK;
