@@ -231,6 +231,7 @@ extern XLogRecPtr bdr_standby_position(void);
 extern bool bdr_standby_has(XLogRecPtr lsn, long waited);
 
 /* sent_positions.c: what was sent on the slot that this process holds */
+extern void bdr_wake_wal_writer(void);
 struct XLogReaderState;
 extern void bdr_send_batch_start(struct XLogReaderState *xlog_reader);
 extern void bdr_send_batch_writing(bool is_writing);
