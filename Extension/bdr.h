@@ -232,6 +232,11 @@ extern bool bdr_standby_has(XLogRecPtr lsn, long waited);
 
 /* sent_positions.c: what was sent on the slot that this process holds */
 extern void bdr_wake_wal_writer(void);
+extern int	bdr_worker_entry(void);
+extern void bdr_writer_signals(void);
+extern void bdr_writer_connect(int entry, Oid database);
+extern void bdr_set_stream_origin(uint16 origin);
+extern PGDLLEXPORT void bdr_writer_main(Datum arg);
 struct XLogReaderState;
 extern void bdr_send_batch_start(struct XLogReaderState *xlog_reader);
 extern void bdr_send_batch_writing(bool is_writing);

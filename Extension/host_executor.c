@@ -1250,6 +1250,16 @@ bdr_executor_end_transaction(bool commit)
 	ForgetTargets();
 }
 
+/* Closes what is open, without the end of the transaction: a subtransaction begins or ends. */
+int32_t
+bdr_host_executor_pause(void)
+{
+	HOST_BEGIN();
+	CloseTargets();
+	HOST_END();
+	return BDR_OK;
+}
+
 /* Closes all, so that the tables can be altered. */
 int32_t
 bdr_host_executor_close(void)

@@ -25,6 +25,8 @@
 
 /* The origin that applied transactions carry. */
 static RepOriginId stream_origin = InvalidRepOriginId;
+/* This process holds it. */
+static bool is_setup = false;
 
 int32_t
 bdr_host_xact_begin(void)
@@ -181,16 +183,39 @@ bdr_host_origin_setup(const char *origin_name, uint64_t *remote_lsn)
 		if (own)
 			StartTransactionCommand();
 		origin = replorigin_by_name(origin_name, false);
+		if (!is_setup)
+		{
 #if PG_VERSION_NUM >= 160000
-		replorigin_session_setup(origin, 0);
+			replorigin_session_setup(origin, 0);
 #else
-		replorigin_session_setup(origin);
+			replorigin_session_setup(origin);
 #endif
+			is_setup = true;
+		}
 		stream_origin = origin;
 		*remote_lsn = replorigin_session_get_progress(false);
 		if (own)
 			CommitTransactionCommand();
 	}
+	HOST_END();
+	return BDR_OK;
+}
+
+void
+bdr_set_stream_origin(RepOriginId origin)
+{
+	stream_origin = origin;
+}
+
+int32_t
+bdr_host_origin_release(void)
+{
+	HOST_BEGIN();
+	/* from 16 on a process can share the origin of another one */
+#if PG_VERSION_NUM < 160000
+	replorigin_session_reset();
+	is_setup = false;
+#endif
 	HOST_END();
 	return BDR_OK;
 }

@@ -16,6 +16,7 @@ extension Applier {
         let relation = try self.relation(message.relId)
         do {
             try relation.use(in: self.transactionNumber)
+            try self.requireStreamable(relation)
             if try StreamTriggers.delete(message.old, relation, self.version(transaction), self.builder) {
                 try self.deleteRow(message.old, relation, transaction)
             }

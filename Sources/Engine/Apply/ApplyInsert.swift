@@ -16,6 +16,7 @@ extension Applier {
         let relation = try self.relation(message.relId)
         do {
             try relation.use(in: self.transactionNumber)
+            try self.requireStreamable(relation)
             if case .raw = message.tuple, relation.info.same_layout != 0, relation.info.stream_triggers == 0 {
                 if self.batchRelation !== relation || self.batch.count >= Self.batchLimit {
                     try self.flushBatch()

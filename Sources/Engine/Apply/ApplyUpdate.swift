@@ -17,6 +17,7 @@ extension Applier {
         let key = message.old ?? message.new
         do {
             try relation.use(in: self.transactionNumber)
+            try self.requireStreamable(relation)
             guard let new = try StreamTriggers.update(
                 old: message.old, new: message.new, relation, self.version(transaction), self.builder, self.otherBuilder)
             else {
@@ -314,6 +315,7 @@ extension Applier {
             guard let stored = value.value, value.column < columns.count else {
                 throw BdrError(SQLSTATE.protocolViolation, "an UPDATE left a value out without saying where it is")
             }
+            try self.requireCommitted()
             guard let text = try self.fetch.text(of: stored, columns[value.column].name, relation) else {
                 return nil
             }
