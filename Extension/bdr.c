@@ -330,5 +330,8 @@ _PG_init(void)
 	bdr_failover_slots_init();
 	/* pg_upgrade's server runs no worker and must be able to write everywhere */
 	if (!IsBinaryUpgrade)
+	{
 		bdr_hooks_init();
+		bdr_dropped_tables_init();
+	}
 }
