@@ -97,7 +97,7 @@ enum StreamTriggers {
         _ decision: Decision, _ relation: AppliedRelation, _ found: BdrFound, _ local: LocalState, _ asked: inout Asked
     ) throws -> Settled? {
         guard Int32(relation.info.stream_triggers) & Int32(BDR_STREAM_CONFLICT) != 0, let type = decision.conflictType,
-            type.allowsConflictTrigger
+            type.allowsConflictTrigger, type != .insertRecentlyDeleted
         else {
             return Settled(decision: decision)
         }
