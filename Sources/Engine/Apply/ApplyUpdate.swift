@@ -61,7 +61,9 @@ extension Applier {
             let found = try self.find(key, relation)
             let state = try self.state(relation, found, remote)
             guard let settled = try StreamTriggers.settle(
-                decideUpdate(local: state, remote: remote, settings: self.resolvers), relation, found, state)
+                decideUpdate(
+                    local: state, remote: remote, settings: self.resolvers,
+                    differs: try self.differs(message.old, message.oldKind, relation, found)), relation, found, state)
             else {
                 continue
             }
@@ -161,12 +163,16 @@ extension Applier {
         var found = try self.find(old, relation)
         var state = try self.state(relation, found, remote)
         var answer = try StreamTriggers.settle(
-            decideUpdate(local: state, remote: remote, settings: self.resolvers), relation, found, state)
+            decideUpdate(
+                local: state, remote: remote, settings: self.resolvers,
+                differs: try self.differs(old, message.oldKind, relation, found)), relation, found, state)
         while answer == nil {
             found = try self.find(old, relation)
             state = try self.state(relation, found, remote)
             answer = try StreamTriggers.settle(
-                decideUpdate(local: state, remote: remote, settings: self.resolvers), relation, found, state)
+                decideUpdate(
+                    local: state, remote: remote, settings: self.resolvers,
+                    differs: try self.differs(old, message.oldKind, relation, found)), relation, found, state)
         }
         guard let settled = answer else {
             return
@@ -190,8 +196,9 @@ extension Applier {
             message.new = .kept(row)
         }
         // a trigger or the resolver wants it, not the times: what has come since is looked at anew otherwise
-        let isForced = settled.byUser || (decision == .applyConflict(.updateOriginChange) && !state.isOlder(than: remote))
-        if decision == .apply || decision == .applyConflict(.updateOriginChange),
+        let wins = decision == .applyConflict(.updateOriginChange) || decision == .applyConflict(.updateDiffering)
+        let isForced = settled.byUser || (wins && !state.isOlder(than: remote))
+        if decision == .apply || wins,
             let texts = try self.unchangedValues(message, relation, remote, found),
             try self.rename(message, old, relation, remote, texts, isForced: isForced)
         {
