@@ -290,6 +290,7 @@ typedef struct BdrNewTable
 	Oid			namespace;		/* InvalidOid: none */
 	const char *name;
 	bool		is_partition;
+	bool		is_like;		/* columns of another table, without its triggers */
 } BdrNewTable;
 extern BdrNewTable bdr_new_table(Node *statement);
 extern void bdr_new_table_created(const BdrNewTable *table);

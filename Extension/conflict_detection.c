@@ -165,9 +165,10 @@ bdr_conflict_detection_init(void)
 BdrNewTable
 bdr_new_table(Node *statement)
 {
-	BdrNewTable none = {InvalidOid, NULL, false};
+	BdrNewTable none = {InvalidOid, NULL, false, false};
 	BdrNewTable table = none;
 	const RangeVar *name = NULL;
+	ListCell   *cell;
 
 	/* a join creates tables as they are on the node it copies from */
 	if (default_conflict_detection == ROW_ORIGIN || creating_extension || bdr_internal_session)
@@ -176,6 +177,8 @@ bdr_new_table(Node *statement)
 	{
 		name = ((CreateStmt *) statement)->relation;
 		table.is_partition = ((CreateStmt *) statement)->partbound != NULL;
+		foreach(cell, ((CreateStmt *) statement)->tableElts)
+			table.is_like = table.is_like || IsA(lfirst(cell), TableLikeClause);
 	}
 	else if (IsA(statement, CreateTableAsStmt) && ((CreateTableAsStmt *) statement)->objtype == OBJECT_TABLE)
 		name = ((CreateTableAsStmt *) statement)->into->rel;
@@ -241,7 +244,7 @@ bdr_new_table_created(const BdrNewTable *table)
 		return;
 	relation = table_open(oid, NoLock);
 	name = quote_qualified_identifier(get_namespace_name(RelationGetNamespace(relation)), RelationGetRelationName(relation));
-	skip = IsPrepared(relation) && !table->is_partition;
+	skip = IsPrepared(relation) && !table->is_like;
 	/* a partition has the columns and triggers of its table */
 	if (table->is_partition)
 		skip = IdentityOf(get_partition_parent(oid, false)) != REPLICA_IDENTITY_FULL;

@@ -952,21 +952,26 @@ BEGIN
 			HINT = format('Type ALTER TABLE %s REPLICA IDENTITY FULL; on every node.', part);
 	END LOOP;
 
-	IF former = method AND former <> 'row_origin' AND is_complete AND (former_type = wanted_type OR is_column OR detector_args IS NULL) THEN
+	IF former_column IS NOT NULL AND ((NOT is_complete AND is_column)
+			OR (is_complete AND former = method AND (former_type = wanted_type OR is_column OR detector_args IS NULL)))
+	THEN
 		IF column_name IS NOT NULL AND column_name <> former_column THEN
 			RAISE EXCEPTION USING ERRCODE = 'duplicate_object',
 				MESSAGE = format('column %I of %s has the %s already', former_column, relation,
 					CASE WHEN is_column THEN 'timestamps' ELSE 'version' END),
 				HINT = 'Switch to ''row_origin'' first.';
 		END IF;
-		RETURN true;
+		IF is_complete THEN
+			RETURN true;
+		END IF;
 	END IF;
+
 	FOR former_trigger IN SELECT g.tgname FROM pg_catalog.pg_trigger g WHERE g.tgrelid = relation
 		AND g.tgfoid IN ('bdr.column_timestamps_trigger'::regproc, 'bdr.row_version_trigger'::regproc)
 	LOOP
 		EXECUTE format('DROP TRIGGER %I ON %s', former_trigger, relation);
 	END LOOP;
-	-- a column that somebody has added without triggers gets these
+	-- a column that has come without triggers gets these: somebody has added it, or it is that of CREATE TABLE ... (LIKE ...)
 	IF former_column IS NOT NULL AND NOT (is_column AND NOT is_complete) THEN
 		EXECUTE format('ALTER TABLE %s DROP COLUMN %I', relation, former_column);
 		former_column := NULL;
@@ -975,6 +980,10 @@ BEGIN
 		RETURN true;
 	END IF;
 
+	IF former_column IS NULL AND NOT is_column AND wanted = 'bdr_row_version' THEN
+		SELECT a.attname INTO former_column FROM pg_catalog.pg_attribute a WHERE a.attrelid = relation AND a.attname = wanted
+			AND NOT a.attisdropped AND a.attnotnull AND a.attgenerated = '' AND a.atttypid = wanted_type;
+	END IF;
 	IF former_column IS NOT NULL THEN
 		wanted := former_column;
 	ELSIF EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = relation AND a.attname = wanted AND NOT a.attisdropped) THEN
@@ -1017,7 +1026,7 @@ BEGIN
 		AND a.atttypid = 'bdr.column_timestamps'::regtype AND a.attname = COALESCE(column_name, a.attname))
 	THEN
 		RAISE EXCEPTION USING ERRCODE = 'undefined_column',
-			MESSAGE = format('%s has no column%s of type bdr.column_timestamps', relation, COALESCE(format(' %I', column_name), '')),
+			MESSAGE = format('%s has no column%s of type bdr.column_timestamps', relation, COALESCE(' ' || quote_ident(column_name), '')),
 			HINT = 'bdr.tables shows how conflicts of each table are detected.';
 	END IF;
 	RETURN bdr.alter_table_conflict_detection(relation, 'row_origin');
@@ -1305,7 +1314,7 @@ GRANT EXECUTE ON FUNCTION bdr.wait_slot_confirm_lsn(text, pg_lsn), bdr.local_gro
 	bdr.create_conflict_trigger(text, text[], regclass, regprocedure, text[]),
 	bdr.create_transform_trigger(text, text[], regclass, regprocedure, text[]), bdr.drop_trigger(text, regclass, boolean),
 	bdr.alter_table_conflict_detection(regclass, text, name, text), bdr.column_timestamps_enable(regclass, name, boolean),
-	bdr.column_timestamps_disable(regclass, name), bdr.column_timestamps_trigger(), bdr.row_version_trigger()
+	bdr.column_timestamps_disable(regclass, name)
 	TO bdr_application;
 -- A stream trigger's function runs as the owner of the table; elsewhere they give NULL.
 GRANT EXECUTE ON FUNCTION bdr.trigger_get_row(text), bdr.trigger_get_committs(text), bdr.trigger_get_xid(text),
@@ -1313,7 +1322,7 @@ GRANT EXECUTE ON FUNCTION bdr.trigger_get_row(text), bdr.trigger_get_committs(te
 GRANT SELECT ON bdr.trigger, bdr.triggers TO bdr_application;
 
 -- Whoever may use a table may do with its conflict-free columns and its timestamps what operators, casts, defaults and aggregates
--- do; none shows or changes
+-- do, and create partitions with their triggers; none shows or changes
 -- anything but its arguments.
 DO LANGUAGE plpgsql $rights$
 DECLARE
@@ -1321,7 +1330,7 @@ DECLARE
 BEGIN
 	FOR f IN SELECT p.oid::regprocedure FROM pg_catalog.pg_proc p
 		WHERE p.pronamespace = 'bdr'::regnamespace AND (pg_catalog.starts_with(p.proname::text, 'crdt_')
-			OR p.proname ~ '^column_timestamps_(in|out|recv|send|create|resolve|to_text|to_jsonb)$')
+			OR p.proname ~ '^column_timestamps_(in|out|recv|send|create|resolve|to_text|to_jsonb|trigger)$' OR p.proname = 'row_version_trigger')
 	LOOP
 		EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION %s TO PUBLIC', f);
 	END LOOP;

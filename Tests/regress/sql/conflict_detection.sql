@@ -1,6 +1,7 @@
 -- How conflicts of a table are detected: switching between the methods, what new tables get, and who may do it.
 
 SET client_min_messages = warning;
+\set SHOW_CONTEXT never
 CREATE VIEW detection AS SELECT c.relname, c.relreplident AS identity, t.conflict_detection AS method,
 	(SELECT string_agg(format('%s %s%s', attname, format_type(atttypid, NULL), CASE WHEN attnotnull THEN ' NOT NULL' END), ', ' ORDER BY attnum)
 		FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped AND attname NOT IN ('id', 'x')) AS columns,
@@ -8,7 +9,6 @@ CREATE VIEW detection AS SELECT c.relname, c.relreplident AS identity, t.conflic
 	FROM pg_class c LEFT JOIN bdr.tables t ON t.relid = c.oid WHERE c.relname LIKE 'cd\_%' AND c.relkind IN ('r', 'p') ORDER BY 1;
 
 CREATE TABLE cd_one (id int PRIMARY KEY, x text);
-INSERT INTO cd_one VALUES (1, 'x');
 \d bdr.tables
 SELECT nspname, relname, set_name, set_ops, rel_columns, row_filter, conflict_detection FROM bdr.tables WHERE relname = 'cd_one';
 
@@ -44,6 +44,7 @@ TABLE detection;
 -- a column that is there gets its triggers
 ALTER TABLE cd_one ADD own bdr.column_timestamps NOT NULL DEFAULT bdr.column_timestamps_create('commit', '2020-02-02 02:02:02+00');
 TABLE detection;
+SELECT bdr.column_timestamps_enable('cd_one', from_commit := true);
 SELECT bdr.alter_table_conflict_detection('cd_one', 'column_commit_timestamp');
 TABLE detection;
 SELECT bdr.alter_table_conflict_detection('cd_one', 'row_version', 'ver', 'int2');
@@ -95,11 +96,13 @@ SET search_path = cd, public;
 SET bdr.default_conflict_detection = row_version;
 CREATE TABLE cd_a (id int PRIMARY KEY, x text);
 CREATE TABLE IF NOT EXISTS cd_a (id int);
+CREATE TABLE cd_a2 (LIKE cd_a INCLUDING ALL);
+CREATE TABLE cd_a3 (id int, bdr_row_version int);
 SET bdr.default_conflict_detection = column_modify_timestamp;
 CREATE TABLE IF NOT EXISTS cd_a (id int);
-CREATE TABLE cd.cd_b AS SELECT 1 AS id, 'x' AS x;
+CREATE TABLE cd.cd_b AS SELECT 1 AS id, 'x' AS x WITH NO DATA;
 SET bdr.default_conflict_detection = column_commit_timestamp;
-SELECT 1 AS id, 'x' AS x INTO cd_c;
+SELECT 1 AS id, 'x' AS x INTO cd_c WHERE false;
 CREATE TABLE cd_d (id int, x text) PARTITION BY LIST (id);
 CREATE TABLE cd_d1 PARTITION OF cd_d FOR VALUES IN (1);
 CREATE TABLE cd_d2 PARTITION OF cd_d FOR VALUES IN (2) PARTITION BY LIST (x);
@@ -122,6 +125,7 @@ CREATE TABLE cd_o (id int);
 \x on
 TABLE detection;
 \x off
+DROP TABLE pg_temp.cd_g;
 RESET search_path;
 DROP SCHEMA cd CASCADE;
 DROP SCHEMA cd_n CASCADE;
