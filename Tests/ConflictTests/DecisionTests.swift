@@ -114,9 +114,9 @@ import Testing
     @Test func deletesOfOtherVersionsCanBeSkipped() throws {
         let settings = try Self.with(.skip, for: .deleteRecentlyUpdated)
         #expect(
-            decideDelete(local: other(99), remote: Self.remote, settings: settings, differs: true)
+            decideDelete(local: Self.other(99), remote: Self.remote, settings: settings, differs: true)
                 == .skip(.deleteRecentlyUpdated))
-        #expect(decideDelete(local: other(99), remote: Self.remote, settings: settings, differs: false) == .apply)
+        #expect(decideDelete(local: Self.other(99), remote: Self.remote, settings: settings, differs: false) == .apply)
     }
 
     static func with(_ resolver: Resolver, for type: ConflictType) throws -> ResolverSettings {
