@@ -84,7 +84,7 @@ import Testing
             #expect(settings.resolver(for: type) == expected)
             #expect(!settings.isOverridden(type))
         }
-        #expect(ResolverSettings.deviations == [.updateRecentlyDeleted: .insertOrSkip])
+        #expect(ResolverSettings.deviations == [.updateRecentlyDeleted: .insertOrSkip, .deleteRecentlyUpdated: .updateIfNewer])
     }
 
     @Test func settingsTakeExactlyTheAllowedPairs() {

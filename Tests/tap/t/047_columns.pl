@@ -96,15 +96,17 @@ sub outcome_is
 END { kill CONT => @held if @held; }
 
 
-# Who wrote which column when is the same everywhere, also of rows that no conflict has met.
+# Who wrote which column when is the same everywhere, also of rows that no conflict has met. (Rows are called x where they are
+# compared, so that no column may be.)
 sub versions_same
 {
 	my ($t, $name) = @_;
-	same_rows($a, $_, "SELECT id, x, y, z, d, v->>'source', v->>'default', v->>'modified', ARRAY(SELECT value FROM jsonb_each_text(v->'map') ORDER BY 1)
+	same_rows($a, $_, "SELECT id, x AS first, y, z, d, v->>'source', v->>'default', v->>'modified', ARRAY(SELECT value FROM jsonb_each_text(v->'map') ORDER BY 1)
 		FROM $t, LATERAL (SELECT bdr.column_timestamps_resolve(bdr_column_timestamps, $t.xmin)::jsonb) AS resolved(v)", "$name: rows of a and " . $_->name)
 		for $b, $c;
 	return;
 }
+$b->value_ok("SELECT count(*) FROM tc WHERE bdr_column_timestamps::jsonb ? 'modified'", '0', 'a join brings complete timestamps');
 for my $t ('t', 'tc')
 {
 	settled();
