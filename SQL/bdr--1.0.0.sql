@@ -1321,8 +1321,8 @@ GRANT EXECUTE ON FUNCTION bdr.trigger_get_row(text), bdr.trigger_get_committs(te
 	bdr.trigger_get_type(), bdr.trigger_get_conflict_type(), bdr.trigger_get_origin_node_id(text) TO PUBLIC;
 GRANT SELECT ON bdr.trigger, bdr.triggers TO bdr_application;
 
--- Whoever may use a table may do with its conflict-free columns and its timestamps what operators, casts, defaults and aggregates
--- do, and create partitions with their triggers; none shows or changes
+-- Whoever may use a table may do with its conflict-free columns and its timestamps what operators, casts, defaults and aggregates do,
+-- and create partitions with their triggers; none shows or changes
 -- anything but its arguments.
 DO LANGUAGE plpgsql $rights$
 DECLARE
