@@ -6,7 +6,7 @@ use FindBin;
 use POSIX ();
 use Bench::Session;
 
-our ($work, $bindir, $user, $knows_plugin_list);
+our ($work, $bindir, $user, $knows_plugin_list, $pglogical);
 our %port = (a => 6001, b => 6002);
 my %session;
 
@@ -53,6 +53,7 @@ sub run
 sub start
 {
 	my (%setting) = @_;
+	$pglogical = $setting{pglogical};
 	for my $side (qw(a b))
 	{
 		run(['server'], 'initdb', '-D', "$work/$side", qw(-U bench -A trust --encoding=UTF8 --locale=C.UTF-8 -N));
@@ -128,7 +129,8 @@ sub drop_database
 {
 	my ($side, $db) = @_;
 	delete $session{"$side $db"};
-	sql($side, 'postgres', "DROP DATABASE IF EXISTS $db WITH (FORCE)");
+	# pglogical's supervisor never lets DROP DATABASE end.
+	sql($side, 'postgres', "DROP DATABASE IF EXISTS $db WITH (FORCE)") if !$pglogical;
 }
 
 sub pgbench

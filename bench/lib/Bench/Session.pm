@@ -45,8 +45,11 @@ sub receive
 		if (!$select->can_read(0.1))
 		{
 			$tick->() if $tick;
-			die "no answer within $deadline s: $self->{sent}\n" if time > $until;
-			next;
+			next if time < $until;
+			# Its answer must not be taken for that of the next statement.
+			kill 'TERM', $self->{pid};
+			$self->close;
+			die "no answer within $deadline s: $self->{sent}\n";
 		}
 		if (!sysread($self->{out}, $text, 65536, length $text))
 		{
