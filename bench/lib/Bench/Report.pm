@@ -87,7 +87,7 @@ sub summary
 			{
 				my ($upper, $lower) = $more ? ($row{best}, $native->{best}) : ($native->{best}, $row{best});
 				# Begin to visible less the statement alone may come out as nothing at all.
-				$row{ratio} = $upper / ($lower > 0.001 ? $lower : 0.001);
+				$row{ratio} = $upper / ($lower > 0.01 ? $lower : 0.01);
 				for my $what (qw(cpu_a cpu_b))
 				{
 					$row{"share_$what"} = $row{$what} / $native->{$what} if defined $row{$what} && $native->{$what};
