@@ -9,6 +9,8 @@ use Bench::Session;
 our ($work, $bindir, $user, $knows_plugin_list, $pglogical);
 our %port = (a => 6001, b => 6002);
 my %session;
+my $running;                    # a program that run() waits for, as pid
+my $may_be_ended;
 
 sub prepare
 {
@@ -38,12 +40,14 @@ sub run
 		$ENV{PGAPPNAME} = 'bench' if !$as;
 		exec @prefix, @command or POSIX::_exit(127);
 	}
+	($running, $may_be_ended) = ($pid, !$as);
 	while (waitpid($pid, POSIX::WNOHANG()) == 0)
 	{
 		select undef, undef, undef, 0.1;
 		$Bench::Session::tick->() if $Bench::Session::tick;
 	}
 	my $status = $?;
+	$running = undef;
 	open my $log, '<', $file or die "$file: $!\n";
 	my $text = do { local $/; <$log> } // '';
 	die "failed: @command\n$text\n" if $status;
@@ -94,6 +98,12 @@ CONF
 
 sub stop
 {
+	# We may have been interrupted while a server was being made or started: nothing of that may go on after us.
+	if ($running)
+	{
+		kill 'TERM', $running if $may_be_ended;
+		waitpid $running, 0;
+	}
 	%session = ();
 	for my $side (qw(a b))
 	{
