@@ -37,25 +37,6 @@ sub settled
 	}
 	return 1;
 }
-my @held;
-sub hold_all
-{
-	for my $receiver (@all)
-	{
-		my @pids = split /\n/, $receiver->sql("SELECT worker_pid FROM bdr.show_workers() WHERE worker_role_name = 'apply'");
-		BAIL_OUT('no apply workers on ' . $receiver->name) unless @pids == 2;
-		kill STOP => @pids;
-		push @held, @pids;
-	}
-	return;
-}
-sub release_all
-{
-	kill CONT => @held;
-	@held = ();
-	return;
-}
-END { kill CONT => @held if @held; }
 # What was told of the rows of v since the last call.
 sub told_ok
 {
@@ -88,7 +69,7 @@ $a->value_ok('UPDATE v SET version = 7 WHERE id = 9 RETURNING version', '32761',
 
 # at the same time
 settled();
-hold_all();
+hold_all(@all);
 $a->sql("UPDATE v SET x = 'a' WHERE id = 2");
 $b->sql("UPDATE v SET x = 'b' WHERE id = 2");
 release_all();
@@ -98,7 +79,7 @@ told_ok($a, '2 update_differing apply_remote', 'at the same time');
 told_ok($b, '2 update_differing skip', 'at the same time');
 
 # the same number, by another row: the times have the last word
-hold_all();
+hold_all(@all);
 $b->sql("UPDATE v SET x = 'b1' WHERE id = 3; UPDATE v SET x = 'b2' WHERE id = 3");
 $a->sql("UPDATE v SET x = 'a' WHERE id = 3");
 release_all();
@@ -107,7 +88,7 @@ $_->value_ok('SELECT x FROM v WHERE id = 3', 'a', 'the later one of two, on ' . 
 $_->sql('TRUNCATE bdr.conflict_history') for @all;
 
 # a row whose origin is forgotten, where row_origin sees no conflict
-hold_all();
+hold_all(@all);
 $b->sql("UPDATE v SET x = 'b' WHERE id = 4");
 $b->sql('VACUUM (FREEZE) v');
 $a->sql("UPDATE v SET x = 'a' WHERE id = 4");
@@ -118,7 +99,7 @@ told_ok($b, '4 update_differing apply_remote', 'a frozen row');
 $_->sql('TRUNCATE bdr.conflict_history') for @all;
 
 # deletes: the later operation wins
-hold_all();
+hold_all(@all);
 $b->sql("UPDATE v SET x = 'b' WHERE id = 5");
 $a->sql('DELETE FROM v WHERE id = 5');
 $a->sql('DELETE FROM v WHERE id = 6');
@@ -131,7 +112,7 @@ $_->sql('TRUNCATE bdr.conflict_history') for @all;
 
 # or another version stays, if that is wanted
 $b->sql("SELECT bdr.alter_node_set_conflict_resolver('node_b', 'delete_recently_updated', 'skip')");
-hold_all();
+hold_all(@all);
 $b->sql("UPDATE v SET x = 'b' WHERE id = 7");
 $a->sql('DELETE FROM v WHERE id = 7');
 release_all();
@@ -146,7 +127,7 @@ for my $case ([ 'skip', 'b' ], [ 'update', 'a' ], [ 'update_if_newer', 'b' ])
 {
 	my ($resolver, $winner) = @$case;
 	$b->sql("SELECT bdr.alter_node_set_conflict_resolver('node_b', 'update_differing', '$resolver')");
-	hold_all();
+	hold_all(@all);
 	$a->sql("UPDATE v SET x = 'a' WHERE id = 8");
 	$b->sql("UPDATE v SET x = 'b' WHERE id = 8");
 	release_all();
@@ -159,7 +140,7 @@ for my $case ([ 'skip', 'b' ], [ 'update', 'a' ], [ 'update_if_newer', 'b' ])
 }
 
 # a change of the key
-hold_all();
+hold_all(@all);
 $b->sql("UPDATE v SET y = 'b' WHERE id = 9");
 $a->sql("UPDATE v SET id = 90, x = 'a' WHERE id = 9");
 release_all();
@@ -172,7 +153,7 @@ $a->sql("UPDATE weak SET x = 'a'");
 settled();
 $b->sql("UPDATE weak SET x = 'b'");
 settled();
-hold_all();
+hold_all(@all);
 $a->sql("UPDATE weak SET x = 'a'");
 $b->sql("UPDATE weak SET x = 'b'");
 release_all();
