@@ -19,6 +19,7 @@
  * database once, to look for a node, and later where it is asked to or where a manager failed.
  */
 #include "bdr.h"
+#include "sequences.h"
 #include "row_stamps.h"
 #include "compat.h"
 
@@ -230,6 +231,7 @@ RequestShmem(void)
 		previous_shmem_request();
 	RequestAddinShmemSpace(SharedSize());
 	RequestAddinShmemSpace(bdr_sent_shmem_size());
+	bdr_sequences_shmem_request();
 	RequestAddinShmemSpace(bdr_conflict_stats_shmem_size());
 	RequestNamedLWLockTranche("bdr", 2);
 }
@@ -276,6 +278,7 @@ StartupShmem(void)
 		}
 	}
 	bdr_sent_shmem_startup();
+	bdr_sequences_shmem_startup();
 	bdr_conflict_stats_shmem_startup();
 	LWLockRelease(AddinShmemInitLock);
 }

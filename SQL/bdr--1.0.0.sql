@@ -338,6 +338,12 @@ CREATE TABLE bdr.worker_error (
 CREATE INDEX worker_error_of_worker ON bdr.worker_error (worker_role, peer_node_id, error_id);
 COMMENT ON TABLE bdr.worker_error IS 'last errors of background workers, a bounded number of each';
 
+CREATE TABLE bdr.sequence_kind (
+	seqid oid PRIMARY KEY,
+	seqkind "char" NOT NULL CHECK (seqkind IN ('s', 't', 'g'))
+);
+COMMENT ON TABLE bdr.sequence_kind IS 'global sequences: s snowflakeid, t timeshard, g galloc; all others are local';
+
 CREATE TABLE bdr.conflict_resolver (
 	conflict_type text PRIMARY KEY,
 	conflict_resolver text NOT NULL
@@ -936,6 +942,71 @@ COMMENT ON FUNCTION bdr.alter_table_conflict_detection(regclass, text, name) IS
 	'resolves conflicts of a table row by row, or column by column; to be called on every node';
 
 -- ---------------------------------------------------------------------------------------------------------------------
+-- Global sequences
+-- ---------------------------------------------------------------------------------------------------------------------
+
+CREATE FUNCTION bdr.alter_sequence_set_kind(seqoid regclass, seqkind text, start bigint DEFAULT NULL) RETURNS void
+	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'bdr_alter_sequence_set_kind';
+COMMENT ON FUNCTION bdr.alter_sequence_set_kind(regclass, text, bigint) IS 'makes a sequence local, snowflakeid, timeshard or galloc; to be called on every node';
+CREATE FUNCTION bdr.seq_nextval(sequence regclass) RETURNS bigint
+	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'bdr_seq_nextval';
+COMMENT ON FUNCTION bdr.seq_nextval(regclass) IS 'what nextval() does for sequences of all kinds';
+CREATE FUNCTION bdr.seq_currval(sequence regclass) RETURNS bigint
+	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'bdr_seq_currval';
+COMMENT ON FUNCTION bdr.seq_currval(regclass) IS 'what currval() does for sequences of all kinds';
+CREATE FUNCTION bdr.seq_lastval() RETURNS bigint
+	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'bdr_seq_lastval';
+COMMENT ON FUNCTION bdr.seq_lastval() IS 'what lastval() does for sequences of all kinds';
+CREATE FUNCTION bdr.internal_seq_setval(sequence regclass, value bigint) RETURNS bigint
+	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'bdr_internal_seq_setval';
+COMMENT ON FUNCTION bdr.internal_seq_setval(regclass, bigint) IS 'what setval() does for sequences of all kinds';
+CREATE FUNCTION bdr.internal_seq_setval(sequence regclass, value bigint, called boolean) RETURNS bigint
+	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'bdr_internal_seq_setval';
+COMMENT ON FUNCTION bdr.internal_seq_setval(regclass, bigint, boolean) IS 'what setval() does for sequences of all kinds';
+CREATE FUNCTION bdr.extract_timestamp_from_timeshard(timeshard_seq bigint) RETURNS timestamptz
+	LANGUAGE c IMMUTABLE PARALLEL SAFE STRICT AS 'MODULE_PATHNAME', 'bdr_extract_timestamp_from_timeshard';
+COMMENT ON FUNCTION bdr.extract_timestamp_from_timeshard(bigint) IS 'when a timeshard was made, to the millisecond';
+CREATE FUNCTION bdr.extract_nodeid_from_timeshard(timeshard_seq bigint) RETURNS integer
+	LANGUAGE c IMMUTABLE PARALLEL SAFE STRICT AS 'MODULE_PATHNAME', 'bdr_extract_nodeid_from_timeshard';
+COMMENT ON FUNCTION bdr.extract_nodeid_from_timeshard(bigint) IS 'the node_seq_id of the node that made a timeshard';
+CREATE FUNCTION bdr.extract_localseqid_from_timeshard(timeshard_seq bigint) RETURNS integer
+	LANGUAGE c IMMUTABLE PARALLEL SAFE STRICT AS 'MODULE_PATHNAME', 'bdr_extract_localseqid_from_timeshard';
+COMMENT ON FUNCTION bdr.extract_localseqid_from_timeshard(bigint) IS 'the counter of a timeshard within its millisecond and node';
+CREATE FUNCTION bdr.timestamp_to_timeshard(ts timestamptz) RETURNS bigint
+	LANGUAGE c IMMUTABLE PARALLEL SAFE STRICT AS 'MODULE_PATHNAME', 'bdr_timestamp_to_timeshard';
+COMMENT ON FUNCTION bdr.timestamp_to_timeshard(timestamptz) IS 'the smallest timeshard of a time, to search with';
+CREATE FUNCTION bdr.extract_timestamp_from_snowflakeid(snowflakeid bigint) RETURNS timestamptz
+	LANGUAGE c IMMUTABLE PARALLEL SAFE STRICT AS 'MODULE_PATHNAME', 'bdr_extract_timestamp_from_snowflakeid';
+COMMENT ON FUNCTION bdr.extract_timestamp_from_snowflakeid(bigint) IS 'when a snowflakeid was made, to the millisecond';
+CREATE FUNCTION bdr.extract_nodeid_from_snowflakeid(snowflakeid bigint) RETURNS integer
+	LANGUAGE c IMMUTABLE PARALLEL SAFE STRICT AS 'MODULE_PATHNAME', 'bdr_extract_nodeid_from_snowflakeid';
+COMMENT ON FUNCTION bdr.extract_nodeid_from_snowflakeid(bigint) IS 'the node_seq_id of the node that made a snowflakeid';
+CREATE FUNCTION bdr.extract_localseqid_from_snowflakeid(snowflakeid bigint) RETURNS integer
+	LANGUAGE c IMMUTABLE PARALLEL SAFE STRICT AS 'MODULE_PATHNAME', 'bdr_extract_localseqid_from_snowflakeid';
+COMMENT ON FUNCTION bdr.extract_localseqid_from_snowflakeid(bigint) IS 'the counter of a snowflakeid within its millisecond and node';
+CREATE FUNCTION bdr.timestamp_to_snowflakeid(ts timestamptz) RETURNS bigint
+	LANGUAGE c IMMUTABLE PARALLEL SAFE STRICT AS 'MODULE_PATHNAME', 'bdr_timestamp_to_snowflakeid';
+COMMENT ON FUNCTION bdr.timestamp_to_snowflakeid(timestamptz) IS 'the smallest snowflakeid of a time, to search with';
+CREATE FUNCTION bdr.gen_ksuuid() RETURNS uuid
+	LANGUAGE c VOLATILE PARALLEL SAFE STRICT AS 'MODULE_PATHNAME', 'bdr_gen_ksuuid';
+COMMENT ON FUNCTION bdr.gen_ksuuid() IS 'a KSUUID of version 1; new ones should be of version 2';
+CREATE FUNCTION bdr.uuid_v1_cmp(uuid1 uuid, uuid2 uuid) RETURNS integer
+	LANGUAGE c IMMUTABLE PARALLEL SAFE STRICT AS 'MODULE_PATHNAME', 'bdr_ksuuid_cmp';
+COMMENT ON FUNCTION bdr.uuid_v1_cmp(uuid, uuid) IS '1 if the first KSUUID of version 1 is newer, -1 if it is older, 0 if they are equal';
+CREATE FUNCTION bdr.extract_timestamp_from_ksuuid(uuid uuid) RETURNS timestamptz
+	LANGUAGE c IMMUTABLE PARALLEL SAFE STRICT AS 'MODULE_PATHNAME', 'bdr_extract_timestamp_from_ksuuid';
+COMMENT ON FUNCTION bdr.extract_timestamp_from_ksuuid(uuid) IS 'when a KSUUID of version 1, or another time-based UUID, was made';
+CREATE FUNCTION bdr.gen_ksuuid_v2(ts timestamptz) RETURNS uuid
+	LANGUAGE c VOLATILE PARALLEL SAFE AS 'MODULE_PATHNAME', 'bdr_gen_ksuuid_v2';
+COMMENT ON FUNCTION bdr.gen_ksuuid_v2(timestamptz) IS 'a KSUUID of version 2 for a time, or for now if it is null';
+CREATE FUNCTION bdr.ksuuid_v2_cmp(uuid1 uuid, uuid2 uuid) RETURNS integer
+	LANGUAGE c IMMUTABLE PARALLEL SAFE STRICT AS 'MODULE_PATHNAME', 'bdr_ksuuid_v2_cmp';
+COMMENT ON FUNCTION bdr.ksuuid_v2_cmp(uuid, uuid) IS '1 if the first KSUUID of version 2 is newer, -1 if it is older, 0 if they are equal';
+CREATE FUNCTION bdr.extract_timestamp_from_ksuuid_v2(uuid uuid) RETURNS timestamptz
+	LANGUAGE c IMMUTABLE PARALLEL SAFE STRICT AS 'MODULE_PATHNAME', 'bdr_extract_timestamp_from_ksuuid_v2';
+COMMENT ON FUNCTION bdr.extract_timestamp_from_ksuuid_v2(uuid) IS 'when a KSUUID of version 2 was made';
+
+-- ---------------------------------------------------------------------------------------------------------------------
 -- Views
 -- ---------------------------------------------------------------------------------------------------------------------
 
@@ -1139,6 +1210,15 @@ FROM bdr.join_table t
 	CROSS JOIN bdr.join_state j;
 COMMENT ON VIEW bdr.join_table_progress IS 'how far the copy of each table has come; indexes: waits for them, or has them created now';
 
+CREATE VIEW bdr.sequences AS
+SELECT n.nspname, c.relname,
+	CASE k.seqkind WHEN 's' THEN 'snowflakeid' WHEN 't' THEN 'timeshard' WHEN 'g' THEN 'galloc' ELSE 'local' END AS seqkind
+FROM pg_catalog.pg_class c
+	JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+	LEFT JOIN bdr.sequence_kind k ON k.seqid = c.oid
+WHERE c.relkind = 'S' AND c.relpersistence <> 't' AND n.nspname <> 'bdr';
+COMMENT ON VIEW bdr.sequences IS 'sequences of this database, and their kinds';
+
 CREATE VIEW bdr.node_conflict_resolvers AS
 SELECT t.conflict_type, COALESCE(r.conflict_resolver, t.default_resolver) AS conflict_resolver
 FROM bdr.internal_conflict_types() t
@@ -1187,7 +1267,7 @@ GRANT SELECT ON bdr.local_node_summary, bdr.node, bdr.node_group, bdr.node_local
 	bdr.node_slots, bdr.node_summary, bdr.state_journal_details, bdr.stat_subscription, bdr.subscription,
 	bdr.subscription_summary, bdr.worker_errors, bdr.workers, bdr.join_progress, bdr.join_table_progress, bdr.part_progress,
 	bdr.node_replication_rates, bdr.group_slot_retention, bdr.missing_changes, bdr.conflict_history_summary,
-	bdr.node_conflict_resolvers, bdr.node_log_config, bdr.stat_conflicts TO bdr_read_all_stats;
+	bdr.node_conflict_resolvers, bdr.node_log_config, bdr.stat_conflicts, bdr.sequences TO bdr_read_all_stats;
 GRANT EXECUTE ON FUNCTION bdr.bdr_edition(), bdr.bdr_version(), bdr.bdr_version_num(), bdr.peer_state_name(oid),
 	bdr.show_subscription_status(), bdr.show_workers(), bdr.show_conflict_stats(), bdr.internal_conflict_types(),
 	bdr.internal_mask_dsn(text),
@@ -1200,15 +1280,20 @@ GRANT EXECUTE ON FUNCTION bdr.wait_slot_confirm_lsn(text, pg_lsn), bdr.local_gro
 GRANT EXECUTE ON FUNCTION bdr.trigger_get_row(text), bdr.trigger_get_committs(text), bdr.trigger_get_xid(text),
 	bdr.trigger_get_type(), bdr.trigger_get_conflict_type(), bdr.trigger_get_origin_node_id(text) TO PUBLIC;
 GRANT SELECT ON bdr.trigger, bdr.triggers TO bdr_application;
+GRANT EXECUTE ON FUNCTION bdr.alter_sequence_set_kind(regclass, text, bigint) TO bdr_application;
+-- They stand in plans for functions that everybody may call, and ask for the same rights on the sequence.
+GRANT EXECUTE ON FUNCTION bdr.seq_nextval(regclass), bdr.seq_currval(regclass), bdr.seq_lastval(),
+	bdr.internal_seq_setval(regclass, bigint), bdr.internal_seq_setval(regclass, bigint, boolean) TO PUBLIC;
 
--- Whoever may use a table may do with its conflict-free columns what operators, casts and aggregates do; none shows or changes
--- anything but its arguments.
+-- Whoever may use a table may do with its conflict-free columns what operators, casts and aggregates do, and make and take
+-- apart global values; none shows or changes anything but its arguments.
 DO LANGUAGE plpgsql $rights$
 DECLARE
 	f regprocedure;
 BEGIN
 	FOR f IN SELECT p.oid::regprocedure FROM pg_catalog.pg_proc p
-		WHERE p.pronamespace = 'bdr'::regnamespace AND pg_catalog.starts_with(p.proname::text, 'crdt_')
+		WHERE p.pronamespace = 'bdr'::regnamespace AND (pg_catalog.starts_with(p.proname::text, 'crdt_')
+			OR p.proname ~ 'ksuuid|uuid_v1_cmp|(snowflakeid|timeshard)$')
 	LOOP
 		EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION %s TO PUBLIC', f);
 	END LOOP;

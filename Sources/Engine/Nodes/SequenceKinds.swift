@@ -1,0 +1,214 @@
+// Kinds of sequences: what bdr.alter_sequence_set_kind and bdr.default_sequence_kind do. Their values are made in
+// Extension/sequences.c.
+//
+// Called with the rights of a superuser, after the caller's were checked.
+
+internal import CHost
+internal import Sequences
+
+enum SequenceKind: String {
+    case local
+    case snowflakeid
+    case timeshard
+    case galloc
+
+    /// As in bdr.sequence_kind.
+    var letter: String {
+        switch self {
+        case .local: "l"
+        case .snowflakeid: "s"
+        case .timeshard: "t"
+        case .galloc: "g"
+        }
+    }
+
+    var layout: TimeLayout? {
+        switch self {
+        case .snowflakeid: .snowflakeid
+        case .timeshard: .timeshard
+        default: nil
+        }
+    }
+
+    static let names = "local, snowflakeid, timeshard, galloc, distributed"
+}
+
+/// A sequence as the catalog has it.
+struct SequenceDescription {
+    var oid: UInt32
+    var namespace: String
+    var name: String
+    /// Quoted where it has to be.
+    var qualifiedName: String
+    var type: String
+    var start: Int64
+    var increment: Int64
+    var minimum: Int64
+    var maximum: Int64
+    var isPermanent: Bool
+    var kind: SequenceKind
+
+    init(_ oid: UInt32) throws {
+        let rows = try SQL.query(
+            """
+            SELECT n.nspname, c.relname, pg_catalog.format('%I.%I', n.nspname, c.relname),
+                   s.seqtypid::pg_catalog.regtype::pg_catalog.text, s.seqstart, s.seqincrement, s.seqmin, s.seqmax,
+                   c.relpersistence = 'p', k.seqkind
+              FROM pg_catalog.pg_class c
+              JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+              JOIN pg_catalog.pg_sequence s ON s.seqrelid = c.oid
+              LEFT JOIN bdr.sequence_kind k ON k.seqid = c.oid
+             WHERE c.oid = $1::pg_catalog.oid
+            """, [String(oid)])
+        guard let namespace = rows[0, 0], let name = rows[0, 1], let qualified = rows[0, 2], let type = rows[0, 3],
+            let start = rows[0, 4].flatMap({ Int64($0) }), let increment = rows[0, 5].flatMap({ Int64($0) }),
+            let minimum = rows[0, 6].flatMap({ Int64($0) }), let maximum = rows[0, 7].flatMap({ Int64($0) })
+        else {
+            throw BdrError(SQLSTATE.undefinedObject, "there is no sequence with OID \(oid)")
+        }
+        self.oid = oid
+        self.namespace = namespace
+        self.name = name
+        self.qualifiedName = qualified
+        self.type = type
+        self.start = start
+        self.increment = increment
+        self.minimum = minimum
+        self.maximum = maximum
+        self.isPermanent = rows[0, 8] == "t"
+        self.kind =
+            switch rows[0, 9] {
+            case "s": .snowflakeid
+            case "t": .timeshard
+            case "g": .galloc
+            default: .local
+            }
+    }
+
+    /// The last value that it gave out here; nil if none.
+    func lastValue() throws -> Int64? {
+        let rows = try SQL.query("SELECT last_value FROM \(self.qualifiedName) WHERE is_called")
+        return rows[0, 0].flatMap { Int64($0) }
+    }
+}
+
+enum SequenceKinds {
+    static func kind(named name: String, for sequence: SequenceDescription) throws -> SequenceKind {
+        if name == "distributed" {
+            return sequence.type == "bigint" ? .snowflakeid : .galloc
+        }
+        guard let kind = SequenceKind(rawValue: name) else {
+            throw BdrError(
+                SQLSTATE.invalidParameterValue, "unknown kind of sequence \"\(name)\"",
+                hint: "Kinds are: \(SequenceKind.names).")
+        }
+        return kind
+    }
+
+    /// What a sequence must be to be of a kind.
+    static func check(_ sequence: SequenceDescription, for kind: SequenceKind) throws {
+        guard kind != .local else {
+            return
+        }
+        guard sequence.isPermanent else {
+            throw BdrError(
+                SQLSTATE.featureNotSupported, "sequence \"\(sequence.name)\" is temporary or unlogged, which a global one can't be")
+        }
+        if kind.layout != nil {
+            guard sequence.type == "bigint" else {
+                throw BdrError(
+                    SQLSTATE.featureNotSupported,
+                    "sequence \"\(sequence.name)\" is of type \(sequence.type), in which a \(kind.rawValue) has no room",
+                    hint: "Use kind galloc, or type ALTER SEQUENCE \(sequence.qualifiedName) AS bigint; and widen the column.")
+            }
+            guard sequence.maximum == Int64.max, sequence.minimum <= 1 << 40, sequence.increment > 0 else {
+                throw BdrError(
+                    SQLSTATE.objectNotInPrerequisiteState,
+                    "sequence \"\(sequence.name)\" has bounds that values of kind \(kind.rawValue) go beyond",
+                    detail: "They are numbers of about 19 digits, whatever INCREMENT and CACHE say.",
+                    hint: "Type ALTER SEQUENCE \(sequence.qualifiedName) INCREMENT 1 NO MINVALUE NO MAXVALUE;")
+            }
+        }
+    }
+
+    /// - Parameter isNew: made by this statement.
+    static func set(_ oid: UInt32, to name: String, start: Int64?, isNew: Bool = false) throws {
+        let sequence = try SequenceDescription(oid)
+        let kind = try self.kind(named: name, for: sequence)
+        if kind != .local {
+            let local = try LocalNode.require()
+            guard local.isInGroup else {
+                throw BdrError(
+                    SQLSTATE.objectNotInPrerequisiteState, "a global sequence needs a node group",
+                    detail: "Node \"\(local.name)\" is in none.",
+                    hint: "Call bdr.create_node_group or bdr.join_node_group first.")
+            }
+        }
+        try self.check(sequence, for: kind)
+        if let start {
+            guard kind.layout == nil else {
+                throw BdrError(
+                    SQLSTATE.invalidParameterValue, "a sequence of kind \(kind.rawValue) can't be given a start value",
+                    hint: "Leave the third argument out.")
+            }
+            guard start >= sequence.minimum, start <= sequence.maximum else {
+                throw BdrError(
+                    SQLSTATE.invalidParameterValue,
+                    "start value \(start) is outside the bounds of sequence \"\(sequence.name)\"",
+                    detail: "They are \(sequence.minimum) and \(sequence.maximum).")
+            }
+        }
+        guard kind != sequence.kind || start != nil else {
+            return
+        }
+        if let layout = kind.layout, !isNew {
+            // A file of its own in this transaction: what is counted there goes when the kind is taken back. What was counted
+            // so far stays visible, unless it would be read as a time to come.
+            let last = try sequence.lastValue()
+            let next = try last.map { try self.isAhead(layout, $0) ? sequence.start : min($0, sequence.maximum - 1) + 1 }
+            try SQL.query("ALTER SEQUENCE \(sequence.qualifiedName) RESTART WITH \(next ?? sequence.start)")
+        }
+        if let start {
+            try SQL.query("ALTER SEQUENCE \(sequence.qualifiedName) RESTART WITH \(start)")
+        }
+        try self.store(sequence, kind)
+    }
+
+    /// Whether a value of another kind means a time that is more than a minute ahead.
+    private static func isAhead(_ layout: TimeLayout, _ value: Int64) throws -> Bool {
+        let clock = try SQL.query("SELECT (EXTRACT(epoch FROM pg_catalog.clock_timestamp()) * 1000)::pg_catalog.int8")
+        return layout.time(of: value) > (clock[0, 0].flatMap { Int64($0) } ?? 0) + 60_000
+    }
+
+    static func store(_ sequence: SequenceDescription, _ kind: SequenceKind) throws {
+        guard kind != .local else {
+            try SQL.query("DELETE FROM bdr.sequence_kind WHERE seqid = $1::pg_catalog.oid", [String(sequence.oid)])
+            return
+        }
+        try SQL.query(
+            """
+            INSERT INTO bdr.sequence_kind (seqid, seqkind) VALUES ($1::pg_catalog.oid, $2::pg_catalog."char")
+            ON CONFLICT (seqid) DO UPDATE SET seqkind = EXCLUDED.seqkind
+            """, [String(sequence.oid), kind.letter])
+    }
+
+    /// A statement of this session has made a sequence.
+    static func made(_ oid: UInt32, defaultKind: String) throws {
+        guard let local = try LocalNode.find(), local.isInGroup, local.state == .active else {
+            return
+        }
+        try self.set(oid, to: defaultKind, start: nil, isNew: true)
+    }
+}
+
+@c(bdr_engine_sequence_set_kind)
+public func bdrEngineSequenceSetKind(
+    _ oid: UInt32, _ kind: UnsafePointer<CChar>?, _ hasStart: Bool, _ start: Int64
+) -> Int32 {
+    entry { try SequenceKinds.set(oid, to: Argument.text(kind, "seqkind"), start: hasStart ? start : nil) }
+}
+
+@c(bdr_engine_sequence_made)
+public func bdrEngineSequenceMade(_ oid: UInt32, _ kind: UnsafePointer<CChar>?) -> Int32 {
+    entry { try SequenceKinds.made(oid, defaultKind: Argument.text(kind, "seqkind")) }
+}
