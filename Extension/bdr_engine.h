@@ -138,6 +138,10 @@ extern bool bdr_engine_sequence_smallest(char kind, int64_t milliseconds, int64_
 /* Nodes/SequenceKinds.swift, with a superuser's rights. */
 extern int32_t bdr_engine_sequence_set_kind(uint32_t oid, const char *kind, bool has_start, int64_t start);
 extern int32_t bdr_engine_sequence_made(uint32_t oid, const char *kind);
+extern int32_t bdr_engine_sequence_check_names(void);
+/* Nodes/Galloc.swift: gets a range for a value that the sequence has come to, with a superuser's rights; the worker that does so ahead of time. */
+extern int32_t bdr_engine_sequence_obtain(uint32_t oid, int64_t value);
+extern int32_t bdr_engine_sequence_main(void);
 /* UUIDs of 16 bytes, times in us since 2000. */
 extern void bdr_engine_ksuuid_make(int32_t version, int64_t time, uint64_t random, uint8_t *uuid);
 extern bool bdr_engine_ksuuid_time(int32_t version, const uint8_t *uuid, int64_t *time);

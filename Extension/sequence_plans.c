@@ -578,6 +578,21 @@ RunUtility(PlannedStmt *planned, const char *query, bool read_only_tree, Process
 			else
 				ReplaceNames((Node *) ((ExecuteStmt *) planned->utilityStmt)->params, NULL);
 			break;
+		case T_RenameStmt:
+		case T_AlterObjectSchemaStmt:
+			NextUtility(planned, query, read_only_tree, context, parameters, environment, destination, completion);
+			if (HasFunctions() && !creating_extension && bdr_local_node_id() != 0)
+			{
+				Oid			user;
+				int			security;
+
+				CommandCounterIncrement();
+				GetUserIdAndSecContext(&user, &security);
+				SetUserIdAndSecContext(BOOTSTRAP_SUPERUSERID, security | SECURITY_LOCAL_USERID_CHANGE);
+				ENGINE_CALL(bdr_engine_sequence_check_names());
+				SetUserIdAndSecContext(user, security);
+			}
+			return;
 		case T_DiscardStmt:
 			if (((DiscardStmt *) statement)->target == DISCARD_ALL ||
 				((DiscardStmt *) statement)->target == DISCARD_SEQUENCES)

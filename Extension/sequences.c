@@ -36,6 +36,7 @@
 #include "storage/shmem.h"
 #include "storage/spin.h"
 #include "utils/acl.h"
+#include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/fmgrprotos.h"
 #include "utils/hsearch.h"
@@ -508,6 +509,118 @@ NextByTime(Sequence *sequence)
 	}
 }
 
+/* ---- values from granted ranges ------------------------------------------------------------------------------- */
+
+/*
+ * The range of this node's that a value is in, or the first one above it. As of now, whatever the transaction's snapshot: ranges
+ * are stored by other transactions.
+ */
+static bool
+FindRange(Oid sequence, int64 value, int64 *first, int64 *last)
+{
+	Oid			namespace = get_namespace_oid(BDR_SCHEMA, false);
+	Oid			index = get_relname_relid("sequence_chunk_pkey", namespace);
+	char	   *schema = get_namespace_name(get_rel_namespace(sequence));
+	char	   *name = get_rel_name(sequence);
+	Relation	relation;
+	Snapshot	snapshot;
+	ScanKeyData keys[2];
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	NameData	names[2];
+	bool		found = false;
+
+	if (schema == NULL || name == NULL)
+		return false;
+	namestrcpy(&names[0], schema);
+	namestrcpy(&names[1], name);
+	for (int i = 0; i < 2; i++)
+		ScanKeyInit(&keys[i], i + 1, BTEqualStrategyNumber, F_NAMEEQ, NameGetDatum(&names[i]));
+	relation = table_open(get_relname_relid("sequence_chunk", namespace), AccessShareLock);
+	snapshot = RegisterSnapshot(GetLatestSnapshot());
+	scan = systable_beginscan(relation, index, OidIsValid(index), snapshot, 2, keys);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		bool		isnull;
+		int64		from = DatumGetInt64(heap_getattr(tuple, 3, RelationGetDescr(relation), &isnull));
+		int64		to = DatumGetInt64(heap_getattr(tuple, 4, RelationGetDescr(relation), &isnull));
+
+		if (to >= value && (!found || from < *first))
+		{
+			*first = from;
+			*last = to;
+			found = true;
+		}
+	}
+	systable_endscan(scan);
+	UnregisterSnapshot(snapshot);
+	table_close(relation, AccessShareLock);
+	return found;
+}
+
+/*
+ * Lets the ordinary sequence go on at the beginning of a range. Others count meanwhile only up to here: whoever takes a value
+ * holds the lock, too.
+ */
+static void
+MoveTo(Oid sequence, int64 value)
+{
+	FormData_pg_sequence_data tuple;
+
+	LWLockAcquire(LockOf(sequence), LW_EXCLUSIVE);
+	tuple = ReadTuple(sequence);
+	if (tuple.last_value < value)
+		SetSequence(sequence, value, false);
+	LWLockRelease(LockOf(sequence));
+}
+
+static void
+ObtainRange(Oid sequence, int64 value)
+{
+	Oid			user;
+	int			context;
+
+	GetUserIdAndSecContext(&user, &context);
+	SetUserIdAndSecContext(BOOTSTRAP_SUPERUSERID, context | SECURITY_LOCAL_USERID_CHANGE);
+	ENGINE_CALL(bdr_engine_sequence_obtain(sequence, value));
+	SetUserIdAndSecContext(user, context);
+}
+
+/* The ordinary sequence counts; a value outside of what was granted to this node is not given out. */
+static int64
+NextGranted(Sequence *sequence, bool check_rights)
+{
+	if (shared == NULL)
+		bdr_require_preload();
+	(void) LocalNodeNumber(sequence->oid);
+	for (;;)
+	{
+		int64		value;
+		int64		first;
+		int64		last;
+
+		CHECK_FOR_INTERRUPTS();
+		LWLockAcquire(LockOf(sequence->oid), LW_SHARED);
+		value = nextval_internal(sequence->oid, check_rights);
+		LWLockRelease(LockOf(sequence->oid));
+		if (value >= sequence->first && value <= sequence->last)
+			return value;
+		while (!FindRange(sequence->oid, value, &first, &last))
+			ObtainRange(sequence->oid, value);
+		if (first <= value)
+		{
+			sequence->first = first;
+			sequence->last = last;
+			/* the last range is in use now: the manager sees to the next one */
+			if (!FindRange(sequence->oid, last == PG_INT64_MAX ? last : last + 1, &first, &last))
+				bdr_manager_wakeup(MyDatabaseId);
+			return value;
+		}
+		else
+			MoveTo(sequence->oid, first);
+	}
+}
+
 /* ---- what stands in for the server's functions ---------------------------------------------------------------- */
 
 Datum
@@ -534,7 +647,7 @@ bdr_seq_nextval(PG_FUNCTION_ARGS)
 		LoadSequence(sequence);
 	if (!BDR_SEQUENCE_BY_TIME(sequence->kind))
 	{
-		value = nextval_internal(oid, !identity);
+		value = sequence->kind == BDR_SEQUENCE_GALLOC ? NextGranted(sequence, !identity) : nextval_internal(oid, !identity);
 		last_used = InvalidOid;
 		PG_RETURN_INT64(value);
 	}

@@ -201,6 +201,7 @@ PGDLLEXPORT void bdr_apply_main(Datum arg);
 PGDLLEXPORT void bdr_join_main(Datum arg);
 PGDLLEXPORT void bdr_group_main(Datum arg);
 PGDLLEXPORT void bdr_recover_main(Datum arg);
+PGDLLEXPORT void bdr_sequence_main(Datum arg);
 
 PG_FUNCTION_INFO_V1(bdr_show_subscription_status);
 PG_FUNCTION_INFO_V1(bdr_show_workers);
@@ -523,6 +524,8 @@ RoleName(int32 role)
 			return "group";
 		case BDR_ROLE_RECOVER:
 			return "recover";
+		case BDR_ROLE_SEQUENCE:
+			return "sequence";
 		default:
 			return "unknown";
 	}
@@ -1747,6 +1750,9 @@ WorkerMain(int32 role)
 			case BDR_ROLE_RECOVER:
 				ENGINE_CALL(bdr_engine_recover_main(arguments.peer));
 				break;
+			case BDR_ROLE_SEQUENCE:
+				ENGINE_CALL(bdr_engine_sequence_main());
+				break;
 		}
 	}
 	PG_CATCH();
@@ -1790,6 +1796,12 @@ void
 bdr_recover_main(Datum arg)
 {
 	WorkerMain(BDR_ROLE_RECOVER);
+}
+
+void
+bdr_sequence_main(Datum arg)
+{
+	WorkerMain(BDR_ROLE_SEQUENCE);
 }
 
 /* ---- supervisor ----------------------------------------------------------------------------------------------- */

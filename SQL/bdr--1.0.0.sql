@@ -340,9 +340,42 @@ COMMENT ON TABLE bdr.worker_error IS 'last errors of background workers, a bound
 
 CREATE TABLE bdr.sequence_kind (
 	seqid oid PRIMARY KEY,
-	seqkind "char" NOT NULL CHECK (seqkind IN ('s', 't', 'g'))
+	seqkind "char" NOT NULL CHECK (seqkind IN ('s', 't', 'g')),
+	nspname name NOT NULL,
+	relname name NOT NULL
 );
 COMMENT ON TABLE bdr.sequence_kind IS 'global sequences: s snowflakeid, t timeshard, g galloc; all others are local';
+
+COMMENT ON COLUMN bdr.sequence_kind.relname IS 'the name that it had then: a galloc sequence has it still';
+
+-- By name, as a sequence has another OID on each node. They outlive it, so that one of the same name goes on.
+CREATE TABLE bdr.sequence_vote (
+	nspname name NOT NULL,
+	relname name NOT NULL,
+	highest bigint NOT NULL,
+	first_value bigint,
+	node_id oid,
+	grants bigint NOT NULL DEFAULT 0,
+	last_grant timestamptz,
+	PRIMARY KEY (nspname, relname)
+);
+COMMENT ON COLUMN bdr.sequence_vote.node_id IS 'which node it said yes to last, for the range from first_value';
+COMMENT ON TABLE bdr.sequence_vote IS 'galloc: up to where this node knows values to be granted or used; it only votes for ranges above';
+
+CREATE TABLE bdr.sequence_voter (
+	node_id oid PRIMARY KEY
+);
+COMMENT ON TABLE bdr.sequence_voter IS 'the local node, once it may vote';
+
+CREATE TABLE bdr.sequence_chunk (
+	nspname name NOT NULL,
+	relname name NOT NULL,
+	first_value bigint NOT NULL,
+	last_value bigint NOT NULL,
+	granted_time timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	PRIMARY KEY (nspname, relname, first_value)
+);
+COMMENT ON TABLE bdr.sequence_chunk IS 'galloc: ranges of values that belong to this node';
 
 CREATE TABLE bdr.conflict_resolver (
 	conflict_type text PRIMARY KEY,
@@ -1119,7 +1152,8 @@ COMMENT ON VIEW bdr.workers IS 'background workers of this database';
 CREATE VIEW bdr.worker_errors AS
 SELECT g.node_group_name, o.node_name AS origin_name, c.node_name AS source_name, t.node_name AS target_name, s.sub_name,
 	e.worker_role,
-	CASE e.worker_role WHEN 1 THEN 'manager' WHEN 2 THEN 'apply' WHEN 3 THEN 'join' WHEN 4 THEN 'group' WHEN 5 THEN 'recover' END AS worker_role_name,
+	CASE e.worker_role WHEN 1 THEN 'manager' WHEN 2 THEN 'apply' WHEN 3 THEN 'join' WHEN 4 THEN 'group' WHEN 5 THEN 'recover'
+		WHEN 6 THEN 'sequence' END AS worker_role_name,
 	e.worker_pid, e.error_time, pg_catalog.clock_timestamp() - e.error_time AS error_age,
 	e.error_sqlstate || ': ' || e.error_message AS error_message,
 	NULLIF(pg_catalog.concat_ws(E'\n', e.error_detail, e.error_context), '') AS error_context_message,
@@ -1219,6 +1253,17 @@ FROM pg_catalog.pg_class c
 WHERE c.relkind = 'S' AND c.relpersistence <> 't' AND n.nspname <> 'bdr';
 COMMENT ON VIEW bdr.sequences IS 'sequences of this database, and their kinds';
 
+CREATE VIEW bdr.sequence_alloc AS
+SELECT k.seqid::regclass AS seqid,
+	CASE s.seqtypid WHEN 'smallint'::regtype THEN 1000 WHEN 'integer'::regtype THEN 1000000 ELSE 1000000000 END::bigint
+		AS seq_chunk_size,
+	v.highest AS seq_allocated_up_to, COALESCE(v.grants, 0) AS seq_nallocs, v.last_grant AS seq_last_alloc
+FROM bdr.sequence_kind k
+	JOIN pg_catalog.pg_sequence s ON s.seqrelid = k.seqid
+	LEFT JOIN bdr.sequence_vote v ON v.nspname = k.nspname AND v.relname = k.relname
+WHERE k.seqkind = 'g';
+COMMENT ON VIEW bdr.sequence_alloc IS 'galloc sequences, and up to where this node knows their values to be granted to nodes';
+
 CREATE VIEW bdr.node_conflict_resolvers AS
 SELECT t.conflict_type, COALESCE(r.conflict_resolver, t.default_resolver) AS conflict_resolver
 FROM bdr.internal_conflict_types() t
@@ -1267,7 +1312,7 @@ GRANT SELECT ON bdr.local_node_summary, bdr.node, bdr.node_group, bdr.node_local
 	bdr.node_slots, bdr.node_summary, bdr.state_journal_details, bdr.stat_subscription, bdr.subscription,
 	bdr.subscription_summary, bdr.worker_errors, bdr.workers, bdr.join_progress, bdr.join_table_progress, bdr.part_progress,
 	bdr.node_replication_rates, bdr.group_slot_retention, bdr.missing_changes, bdr.conflict_history_summary,
-	bdr.node_conflict_resolvers, bdr.node_log_config, bdr.stat_conflicts, bdr.sequences TO bdr_read_all_stats;
+	bdr.node_conflict_resolvers, bdr.node_log_config, bdr.stat_conflicts, bdr.sequences, bdr.sequence_alloc TO bdr_read_all_stats;
 GRANT EXECUTE ON FUNCTION bdr.bdr_edition(), bdr.bdr_version(), bdr.bdr_version_num(), bdr.peer_state_name(oid),
 	bdr.show_subscription_status(), bdr.show_workers(), bdr.show_conflict_stats(), bdr.internal_conflict_types(),
 	bdr.internal_mask_dsn(text),

@@ -46,6 +46,7 @@ struct SequenceDescription {
     var minimum: Int64
     var maximum: Int64
     var isPermanent: Bool
+    var cycles: Bool
     var kind: SequenceKind
 
     init(_ oid: UInt32) throws {
@@ -53,7 +54,7 @@ struct SequenceDescription {
             """
             SELECT n.nspname, c.relname, pg_catalog.format('%I.%I', n.nspname, c.relname),
                    s.seqtypid::pg_catalog.regtype::pg_catalog.text, s.seqstart, s.seqincrement, s.seqmin, s.seqmax,
-                   c.relpersistence = 'p', k.seqkind
+                   c.relpersistence = 'p', k.seqkind, s.seqcycle
               FROM pg_catalog.pg_class c
               JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
               JOIN pg_catalog.pg_sequence s ON s.seqrelid = c.oid
@@ -76,6 +77,7 @@ struct SequenceDescription {
         self.minimum = minimum
         self.maximum = maximum
         self.isPermanent = rows[0, 8] == "t"
+        self.cycles = rows[0, 10] == "t"
         self.kind =
             switch rows[0, 9] {
             case "s": .snowflakeid
@@ -113,6 +115,21 @@ enum SequenceKinds {
         guard sequence.isPermanent else {
             throw BdrError(
                 SQLSTATE.featureNotSupported, "sequence \"\(sequence.name)\" is temporary or unlogged, which a global one can't be")
+        }
+        if kind == .galloc {
+            guard !sequence.cycles else {
+                throw BdrError(
+                    SQLSTATE.featureNotSupported, "sequence \"\(sequence.name)\" starts again at its end, which a galloc sequence can't",
+                    hint: "Type ALTER SEQUENCE \(sequence.qualifiedName) NO CYCLE;")
+            }
+            let size = GallocSequence.chunkSize(sequence.type)
+            guard sequence.increment > 0, sequence.increment < size else {
+                throw BdrError(
+                    SQLSTATE.invalidParameterValue,
+                    "sequence \"\(sequence.name)\" has an INCREMENT of \(sequence.increment), with which it can't be of kind galloc",
+                    detail: "It must be positive, and smaller than the ranges that nodes get, which are of \(size) values.",
+                    hint: "Type ALTER SEQUENCE \(sequence.qualifiedName) INCREMENT 1;")
+            }
         }
         if kind.layout != nil {
             guard sequence.type == "bigint" else {
@@ -168,10 +185,66 @@ enum SequenceKinds {
             let next = try last.map { try self.isAhead(layout, $0) ? sequence.start : min($0, sequence.maximum - 1) + 1 }
             try SQL.query("ALTER SEQUENCE \(sequence.qualifiedName) RESTART WITH \(next ?? sequence.start)")
         }
+        if kind == .galloc && !isNew {
+            try Galloc.prepare(sequence, start: start)
+            if start == nil && sequence.kind.layout != nil {
+                try SQL.query("ALTER SEQUENCE \(sequence.qualifiedName) RESTART")
+            }
+        }
         if let start {
             try SQL.query("ALTER SEQUENCE \(sequence.qualifiedName) RESTART WITH \(start)")
         }
         try self.store(sequence, kind)
+    }
+
+    /// The kinds of all global sequences, by name.
+    static func describe() throws -> Rows {
+        try SQL.query(
+            """
+            SELECT n.nspname, c.relname, k.seqkind FROM bdr.sequence_kind k
+              JOIN pg_catalog.pg_class c ON c.oid = k.seqid
+              JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+            """)
+    }
+
+    /// A joining node takes them over, for the sequences that it has. Inside a transaction.
+    static func adopt(_ rows: Rows) throws {
+        try self.forget()
+        for row in 0..<rows.count {
+            try SQL.query(
+                """
+                INSERT INTO bdr.sequence_kind (seqid, seqkind, nspname, relname)
+                SELECT c.oid, $3::pg_catalog."char", n.nspname, c.relname FROM pg_catalog.pg_class c
+                  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+                 WHERE n.nspname = $1::pg_catalog.name AND c.relname = $2::pg_catalog.name AND c.relkind = 'S'
+                """, [rows[row, 0], rows[row, 1], rows[row, 2]])
+        }
+    }
+
+    static func forget() throws {
+        try SQL.query("DELETE FROM bdr.sequence_kind")
+        try SQL.query("DELETE FROM bdr.sequence_vote")
+        try SQL.query("DELETE FROM bdr.sequence_chunk")
+        try SQL.query("DELETE FROM bdr.sequence_voter")
+    }
+
+    /// Ranges are stored by name.
+    static func checkNames() throws {
+        let rows = try SQL.query(
+            """
+            SELECT k.nspname, k.relname FROM bdr.sequence_kind k
+              JOIN pg_catalog.pg_class c ON c.oid = k.seqid
+              JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+             WHERE k.seqkind = 'g' AND (n.nspname, c.relname) IS DISTINCT FROM (k.nspname, k.relname) LIMIT 1
+            """)
+        if let namespace = rows[0, 0], let name = rows[0, 1] {
+            throw BdrError(
+                SQLSTATE.featureNotSupported,
+                "global sequence \"\(namespace).\(name)\" of kind galloc can't get another name or schema",
+                detail: "Its values are granted to nodes under its name.",
+                hint: "Make it a local one before, and a galloc sequence again afterwards, on all nodes: "
+                    + "SELECT bdr.alter_sequence_set_kind(..., 'local');")
+        }
     }
 
     /// Whether a value of another kind means a time that is more than a minute ahead.
@@ -187,9 +260,12 @@ enum SequenceKinds {
         }
         try SQL.query(
             """
-            INSERT INTO bdr.sequence_kind (seqid, seqkind) VALUES ($1::pg_catalog.oid, $2::pg_catalog."char")
-            ON CONFLICT (seqid) DO UPDATE SET seqkind = EXCLUDED.seqkind
-            """, [String(sequence.oid), kind.letter])
+            INSERT INTO bdr.sequence_kind (seqid, seqkind, nspname, relname)
+            VALUES ($1::pg_catalog.oid, $2::pg_catalog."char", $3::pg_catalog.name, $4::pg_catalog.name)
+            ON CONFLICT (seqid) DO UPDATE
+               SET seqkind = EXCLUDED.seqkind, nspname = EXCLUDED.nspname, relname = EXCLUDED.relname
+            """, [String(sequence.oid), kind.letter, sequence.namespace, sequence.name])
+
     }
 
     /// A statement of this session has made a sequence.
@@ -211,4 +287,9 @@ public func bdrEngineSequenceSetKind(
 @c(bdr_engine_sequence_made)
 public func bdrEngineSequenceMade(_ oid: UInt32, _ kind: UnsafePointer<CChar>?) -> Int32 {
     entry { try SequenceKinds.made(oid, defaultKind: Argument.text(kind, "seqkind")) }
+}
+
+@c(bdr_engine_sequence_check_names)
+public func bdrEngineSequenceCheckNames() -> Int32 {
+    entry { try SequenceKinds.checkNames() }
 }

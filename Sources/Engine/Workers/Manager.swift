@@ -18,6 +18,7 @@ private struct Manager {
     private var applies: [UInt32: ManagedWorker] = [:]
     private var join = ManagedWorker(role: Int32(BDR_ROLE_JOIN), peer: 0, name: "join")
     private var group = ManagedWorker(role: Int32(BDR_ROLE_GROUP), peer: 0, name: "group")
+    private var sequence = ManagedWorker(role: Int32(BDR_ROLE_SEQUENCE), peer: 0, name: "sequence")
     /// By the node whose changes they get from another one.
     private var recoveries: [UInt32: ManagedWorker] = [:]
     /// Origins of the node, to be removed should the extension be dropped.
@@ -56,6 +57,8 @@ private struct Manager {
         var origins: Set<String>
         /// Other members of the group, also those that join or leave.
         var members = 0
+        /// Values of global sequences are to be got from the group.
+        var allocating = false
     }
 
     mutating func run() throws {
@@ -121,6 +124,7 @@ private struct Manager {
             "SELECT FROM bdr.node WHERE node_id <> $1::pg_catalog.oid AND node_state <> $2::pg_catalog.oid",
             [String(node.id), String(NodeState.parted.rawValue)]
         ).count
+        view.allocating = try node.isInGroup && node.state == .active && Galloc.isWanted()
         for row in 0..<rows.count {
             guard let id = rows[row, 0].flatMap({ UInt32($0) }) else {
                 continue
@@ -200,6 +204,7 @@ private struct Manager {
         try Self.keep(&self.applies, minimum, maximum) { view.peers[$0] != nil }
         try self.join.keep(wanted: view.joining, minimum: minimum, maximum: maximum)
         try self.group.keep(wanted: view.serving, minimum: minimum, maximum: maximum)
+        try self.sequence.keep(wanted: view.allocating, minimum: minimum, maximum: maximum)
         for peer in view.recovering where self.recoveries[peer] == nil {
             self.recoveries[peer] = ManagedWorker(role: Int32(BDR_ROLE_RECOVER), peer: peer, name: "recovery")
         }
@@ -270,7 +275,7 @@ private struct Manager {
     private var pause: Int64 {
         let now = bdr_host_now()
         var pause: Int64 = 1000
-        for worker in Array(self.applies.values) + Array(self.recoveries.values) + [self.join, self.group] {
+        for worker in Array(self.applies.values) + Array(self.recoveries.values) + [self.join, self.group, self.sequence] {
             if let due = worker.due(now: now) {
                 pause = min(pause, due)
             }
@@ -315,6 +320,7 @@ private enum Leftovers {
             try Workers.stopApply(of: peer)
         }
         try Workers.stop(role: Int32(BDR_ROLE_GROUP), of: 0)
+        try Workers.stop(role: Int32(BDR_ROLE_SEQUENCE), of: 0)
         let slots = try Transaction.run {
             try SQL.query(
                 """
