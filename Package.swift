@@ -24,6 +24,8 @@ let package = Package(
             name: "ConflictTests", dependencies: ["Conflict"],
             swiftSettings: [.unsafeFlags(["-O"], .when(configuration: .debug))]),
         .testTarget(name: "MembershipTests", dependencies: ["Membership"]),
-        .testTarget(name: "SequencesTests", dependencies: ["Sequences"]),
+        .testTarget(
+            name: "SequencesTests", dependencies: ["Sequences"],
+            swiftSettings: [.unsafeFlags(["-O"], .when(configuration: .debug))]),
     ]
 )

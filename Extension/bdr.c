@@ -350,7 +350,9 @@ _PG_init(void)
 	/* pg_upgrade's server runs no worker and must be able to write everywhere */
 	if (!IsBinaryUpgrade)
 	{
+		/* first: the hooks that judge statements then come before it */
 		bdr_sequence_plans_init();
 		bdr_hooks_init();
+		bdr_dropped_tables_init();
 	}
 }

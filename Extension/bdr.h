@@ -174,6 +174,8 @@ typedef struct BdrRelView
 	struct TupleTableSlot *written;
 } BdrRelView;
 extern bool bdr_rel_view(BdrRel *rel, BdrRelView *view);
+/* whether a column of the peer's, counted from 0, is merged here, or dates what is */
+extern bool bdr_rel_merges_column(BdrRel *rel, int column);
 /* takes a raw row apart; values and nulls have room for the columns of the peer */
 extern void bdr_raw_row_values(BdrRel *rel, const BdrRow *row, Datum *values, bool *nulls);
 
@@ -229,6 +231,9 @@ extern void bdr_assign_standby_slot_names(const char *value, void *extra);
 extern XLogRecPtr bdr_standby_position(void);
 /* whether the wait for a position may end; warns of slots that are not there. waited: ms so far */
 extern bool bdr_standby_has(XLogRecPtr lsn, long waited);
+
+/* dropped_tables.c: remembers for a day which tables were dropped */
+extern void bdr_dropped_tables_init(void);
 
 /* sent_positions.c: what was sent on the slot that this process holds */
 extern Size bdr_sent_shmem_size(void);

@@ -181,6 +181,7 @@ struct BdrRel
 	TupleDesc	raw_desc;		/* layout of a raw row as the peer described it */
 
 	bool		valid;
+	bool		leaves_out;		/* values for columns that are missing here */
 	Oid			oid;
 	Oid			owner;
 	BdrRelationInfo info;
@@ -333,10 +334,12 @@ MapRelation(BdrRel *rel)
 	TupleDesc	desc;
 	bool		same = rel->raw_possible;
 	int			live = 0;
+	int			mapped = 0;
 	MemoryContext old;
 
 	MemoryContextReset(rel->map_context);
 	rel->map = NULL;
+	rel->leaves_out = false;
 	memset(&rel->info, 0, sizeof(rel->info));
 	rel->info.missing_column = -1;
 	rel->oid = InvalidOid;
@@ -403,6 +406,8 @@ MapRelation(BdrRel *rel)
 				same = false;
 			break;
 		}
+		if (map->attribute >= 0)
+			mapped++;
 		if (map->missing)
 		{
 			same = false;
@@ -422,6 +427,7 @@ MapRelation(BdrRel *rel)
 		else
 			live++;
 	}
+	rel->info.lacks_columns = mapped < live;
 	rel->info.stream_triggers = bdr_stream_triggers_of(local);
 	rel->info.same_layout = same && live == rel->ncolumns && live == desc->natts;
 	MemoryContextSwitchTo(old);
@@ -1112,6 +1118,77 @@ bdr_host_rel_use(BdrRel *rel, BdrRelationInfo *info)
 	return BDR_OK;
 }
 
+/* ---- columns that only one side has --------------------------------------------------------------------------- */
+
+int32_t
+bdr_host_missing_values(BdrRel *rel, const BdrRow *row, bool key_only, int32_t *missing, int32_t *valued)
+{
+	*missing = *valued = -1;
+	HOST_BEGIN();
+	{
+		MemoryContext old;
+		Datum	   *values = NULL;
+		bool	   *nulls = NULL;
+
+		if (rel == NULL || rel->target == NULL)
+			elog(ERROR, "bdr: relation is not open in this transaction");
+		old = MemoryContextSwitchTo(rel->target->row_context);
+		if (row->values == NULL && row->kept == NULL)
+		{
+			values = palloc(sizeof(Datum) * Max(rel->ncolumns, 1));
+			nulls = palloc(sizeof(bool) * Max(rel->ncolumns, 1));
+			bdr_raw_row_values(rel, row, values, nulls);
+		}
+		else if (row->kept == NULL && row->ncolumns != rel->ncolumns)
+			ereport(ERROR, (errcode(ERRCODE_PROTOCOL_VIOLATION), errmsg("a row does not have the columns that were described")));
+		for (int i = 0; i < rel->ncolumns && row->kept == NULL; i++)
+		{
+			if (!rel->map[i].missing ||
+				(key_only && (rel->replica_identity == REPLICA_IDENTITY_FULL || !rel->columns[i].key)))
+				continue;
+			if (*missing < 0)
+				*missing = i;
+			if (*valued < 0 && (nulls ? !nulls[i] : row->values[i].kind != BDR_VALUE_NULL))
+				*valued = i;
+		}
+		rel->leaves_out = true;
+		MemoryContextSwitchTo(old);
+	}
+	HOST_END();
+	return BDR_OK;
+}
+
+int32_t
+bdr_host_lacked_columns(BdrRel *rel, const char **names)
+{
+	*names = "";
+	HOST_BEGIN();
+	{
+		TupleDesc	desc;
+		StringInfoData buffer;
+		MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
+
+		if (rel == NULL || rel->target == NULL)
+			elog(ERROR, "bdr: relation is not open in this transaction");
+		desc = RelationGetDescr(rel->target->relation);
+		initStringInfo(&buffer);
+		for (int a = 0; a < desc->natts; a++)
+		{
+			Form_pg_attribute attribute = TupleDescAttr(desc, a);
+			bool		mapped = attribute->attisdropped || attribute->attgenerated;
+
+			for (int i = 0; i < rel->ncolumns && !mapped; i++)
+				mapped = rel->map[i].attribute == a;
+			if (!mapped)
+				appendStringInfo(&buffer, "%s\"%s\"", buffer.len > 0 ? ", " : "", NameStr(attribute->attname));
+		}
+		*names = buffer.data;
+		MemoryContextSwitchTo(old);
+	}
+	HOST_END();
+	return BDR_OK;
+}
+
 static Target *
 UseTarget(BdrRel *rel)
 {
@@ -1261,7 +1338,7 @@ StoreValues(Target *target, const BdrRow *row, Datum *values, bool *nulls, bool 
 		int			a = map->attribute;
 		uint8		kind = row->values ? row->values[i].kind : (raw_nulls[i] ? BDR_VALUE_NULL : 0);
 
-		if (map->missing && kind != BDR_VALUE_NULL && kind != BDR_VALUE_UNCHANGED && kind != BDR_VALUE_UNCHANGED_BY)
+		if (map->missing && !rel->leaves_out && kind != BDR_VALUE_NULL && kind != BDR_VALUE_UNCHANGED && kind != BDR_VALUE_UNCHANGED_BY)
 			MissingColumn(rel, column);
 		if (a < 0 || (kind == BDR_VALUE_UNCHANGED || kind == BDR_VALUE_UNCHANGED_BY))
 			continue;
@@ -1399,7 +1476,8 @@ BuildInsertRow(Target *target, const BdrRow *row)
 	}
 	provided = palloc0(sizeof(bool) * Max(desc->natts, 1));
 	StoreValues(target, row, slot->tts_values, slot->tts_isnull, provided);
-	FillDefaults(target, slot->tts_values, slot->tts_isnull, provided);
+	if (!row->probe)
+		FillDefaults(target, slot->tts_values, slot->tts_isnull, provided);
 	if (target->rel->info.merges && row->pending && row->old)
 		KeepWhatWasAdded(target, row->old, slot);
 	ExecStoreVirtualTuple(slot);
@@ -1861,6 +1939,8 @@ bdr_host_insert(BdrRel *rel, const BdrRow *row, bool despite_stamps, BdrFound *f
 			if (nstamps > 0 && !despite_stamps)
 				outcome = BDR_STAMPED;
 		}
+		if (outcome == BDR_DONE && row->probe)
+			outcome = BDR_FREE;
 		if (outcome == BDR_DONE)
 		{
 			InsertInto(target, leaf, converted);
@@ -2711,7 +2791,8 @@ bdr_rel_view(BdrRel *rel, BdrRelView *view)
 	Target	   *target = rel ? rel->target : NULL;
 
 	memset(view, 0, sizeof(*view));
-	if (target == NULL)
+	/* a table that is not here has nothing but what the peer sent */
+	if (target == NULL && (rel == NULL || rel->info.status != BDR_REL_MISSING))
 		return false;
 	view->oid = rel->oid;
 	view->owner = rel->owner;
@@ -2720,11 +2801,22 @@ bdr_rel_view(BdrRel *rel, BdrRelView *view)
 	view->whole_row_key = rel->replica_identity == REPLICA_IDENTITY_FULL;
 	view->ncolumns = rel->ncolumns;
 	view->columns = rel->columns;
+	if (target == NULL)
+	{
+		view->oid = view->owner = InvalidOid;
+		return true;
+	}
 	if (target->leaf && !TTS_EMPTY(target->leaf->found))
 		view->found = target->leaf->found;
 	if (target->written && !TTS_EMPTY(target->written))
 		view->written = target->written;
 	return true;
+}
+
+bool
+bdr_rel_merges_column(BdrRel *rel, int column)
+{
+	return rel->map != NULL && (rel->map[column].merged || rel->map[column].timestamps);
 }
 
 void

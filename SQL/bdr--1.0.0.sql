@@ -276,6 +276,15 @@ CREATE INDEX row_stamp_key_hash ON bdr.row_stamp (key_hash);
 COMMENT ON TABLE bdr.row_stamp IS
 	'keys of deleted rows, until all peers have passed the delete; dated by xmin unless commit_time is given';
 
+-- changes of such a table may still come from nodes where it was dropped later
+CREATE TABLE bdr.dropped_table (
+	nspname name NOT NULL,
+	relname name NOT NULL,
+	drop_time timestamptz NOT NULL
+);
+CREATE INDEX dropped_table_relname ON bdr.dropped_table (relname);
+COMMENT ON TABLE bdr.dropped_table IS 'tables that were dropped here within a day';
+
 -- up to which commit time this node has everything of a peer
 CREATE TABLE bdr.peer_clock (
 	node_id oid PRIMARY KEY REFERENCES bdr.node ON DELETE CASCADE,
@@ -874,6 +883,17 @@ FROM bdr.trigger s JOIN pg_catalog.pg_trigger t ON t.oid = s.trigger_id JOIN pg_
 COMMENT ON VIEW bdr.triggers IS 'stream triggers, a row for each event';
 
 -- ---------------------------------------------------------------------------------------------------------------------
+-- Foreign keys, which are not checked when changes of other nodes are applied
+-- ---------------------------------------------------------------------------------------------------------------------
+
+CREATE FUNCTION bdr.ri_fkey_trigger() RETURNS trigger
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'bdr_ri_fkey_trigger';
+COMMENT ON FUNCTION bdr.ri_fkey_trigger() IS 'sets foreign keys to NULL whose row is not there';
+CREATE FUNCTION bdr.ri_fkey_on_del_trigger() RETURNS trigger
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'bdr_ri_fkey_on_del_trigger';
+COMMENT ON FUNCTION bdr.ri_fkey_on_del_trigger() IS 'sets foreign keys to NULL that refer to the row which is deleted';
+
+-- ---------------------------------------------------------------------------------------------------------------------
 -- Conflicts column by column
 -- ---------------------------------------------------------------------------------------------------------------------
 
@@ -1319,8 +1339,8 @@ GRANT EXECUTE ON FUNCTION bdr.bdr_edition(), bdr.bdr_version(), bdr.bdr_version_
 	bdr.internal_object_name(text, text, text, text, text), bdr.local_group_slot_name() TO bdr_read_all_stats;
 GRANT EXECUTE ON FUNCTION bdr.wait_slot_confirm_lsn(text, pg_lsn), bdr.local_group_slot_name(),
 	bdr.create_conflict_trigger(text, text[], regclass, regprocedure, text[]),
-	bdr.create_transform_trigger(text, text[], regclass, regprocedure, text[]), bdr.drop_trigger(text, regclass, boolean)
-	TO bdr_application;
+	bdr.create_transform_trigger(text, text[], regclass, regprocedure, text[]), bdr.drop_trigger(text, regclass, boolean),
+	bdr.ri_fkey_trigger(), bdr.ri_fkey_on_del_trigger() TO bdr_application;
 -- A stream trigger's function runs as the owner of the table; elsewhere they give NULL.
 GRANT EXECUTE ON FUNCTION bdr.trigger_get_row(text), bdr.trigger_get_committs(text), bdr.trigger_get_xid(text),
 	bdr.trigger_get_type(), bdr.trigger_get_conflict_type(), bdr.trigger_get_origin_node_id(text) TO PUBLIC;

@@ -15,7 +15,11 @@ extension Applier {
         }
         let relation = try self.relation(message.relId)
         do {
-            try relation.use(in: self.transactionNumber)
+            guard try self.isHere(relation, transaction, key: .tuple(message.old), remote: .none),
+                try self.takesColumns(of: message.old, relation, transaction, key: message.old, isDelete: true)
+            else {
+                return
+            }
             if try StreamTriggers.delete(message.old, relation, self.version(transaction), self.builder) {
                 try self.deleteRow(message.old, relation, transaction)
             }
@@ -33,6 +37,7 @@ extension Applier {
     ) throws {
         let remote = self.version(transaction)
         var isStamped = !self.keepsStamps
+        var asked = StreamTriggers.Asked()
         while true {
             let found = try self.find(key, relation)
             let local = try self.state(relation, found, remote)
@@ -43,7 +48,7 @@ extension Applier {
                 settled.decision = .apply
             }
             if !ofKeyChange && (found.found != 0 || isStamped) {
-                guard let answer = try StreamTriggers.settle(settled.decision, relation, found, local) else {
+                guard let answer = try StreamTriggers.settle(settled.decision, relation, found, local, &asked) else {
                     continue
                 }
                 settled = answer

@@ -46,32 +46,6 @@ sub settled
 	}
 	return 1;
 }
-my @held;
-# What the origin commits from now on waits before it is applied by the receiver.
-sub hold
-{
-	my ($receiver, $origin) = @_;
-	my $pid = $receiver->sql("SELECT w.worker_pid FROM bdr.show_workers() w JOIN bdr.node n ON n.node_id = w.worker_peer
-		WHERE n.node_name = 'node_" . $origin->name . "' AND w.worker_role_name = 'apply'");
-	BAIL_OUT('no apply worker on ' . $receiver->name . ' for ' . $origin->name) unless $pid =~ /^\d+$/;
-	kill STOP => $pid;
-	push @held, $pid;
-	return;
-}
-sub hold_all
-{
-	for my $receiver (@all)
-	{
-		hold($receiver, $_) for grep { $_ != $receiver } @all;
-	}
-	return;
-}
-sub release_all
-{
-	kill CONT => @held;
-	@held = ();
-	return;
-}
 sub applied
 {
 	my ($receiver, $origin) = @_;
@@ -89,7 +63,6 @@ sub outcome_is
 	$_->value_ok($query, $expected, "$name, on " . $_->name) for @all;
 	return;
 }
-END { kill CONT => @held if @held; }
 
 
 sub versions_same
@@ -104,7 +77,7 @@ for my $order ([ $a, $b, $c ], [ $c, $b, $a ], [ $b, $a, $c ], [ $c, $a, $b ])
 {
 	my ($first, $second, $third) = @$order;
 	my $names = join '', map { $_->name } @$order;
-	hold_all();
+	hold_all(@all);
 	$first->sql("UPDATE t SET x = '$names first', y = 'lost', d = d + 1 WHERE id = 1");
 	$second->sql("UPDATE t SET y = '$names second', z = 'lost', d = d + 1 WHERE id = 1; UPDATE t SET d = d + 1, x = x WHERE id = 1");
 	$third->sql("UPDATE t SET z = '$names third', d = d + 1 WHERE id = 1");
@@ -114,7 +87,7 @@ for my $order ([ $a, $b, $c ], [ $c, $b, $a ], [ $b, $a, $c ], [ $c, $a, $b ])
 $_->value_ok('SELECT d FROM t WHERE id = 1', '16', 'and additions count, on ' . $_->name) for @all;
 
 # two inserts, and an update of one of them
-hold_all();
+hold_all(@all);
 $a->sql("INSERT INTO t VALUES (2, 0, 'a', 'a', 'a'); UPDATE t SET x = 'a2' WHERE id = 2");
 $b->sql("INSERT INTO t (id, x, y, z) VALUES (2, 'b', 'b', 'b')");
 $a->sql("UPDATE t SET y = 'a3' WHERE id = 2");
@@ -123,7 +96,7 @@ outcome_is('SELECT x, y, z FROM t WHERE id = 2', 'b|a3|b', 'two inserts of one k
 # values out of line, which a change of another column leaves out
 $a->sql("INSERT INTO t VALUES (3, 0, 'x', 'y', 'z')");
 settled();
-hold_all();
+hold_all(@all);
 $a->sql("ALTER TABLE t ALTER x SET STORAGE EXTERNAL; UPDATE t SET x = repeat('large', 1000) WHERE id = 3; UPDATE t SET z = 'a' WHERE id = 3");
 $b->sql("UPDATE t SET y = 'b' WHERE id = 3");
 outcome_is('SELECT length(x), y, z FROM t WHERE id = 3', '5000|b|a', 'a large value');
@@ -131,13 +104,13 @@ outcome_is('SELECT length(x), y, z FROM t WHERE id = 3', '5000|b|a', 'a large va
 # partitions
 $a->sql("INSERT INTO parts VALUES (1, 1, 'x', 'y')");
 settled();
-hold_all();
+hold_all(@all);
 $a->sql("UPDATE parts SET x = 'a'");
 $b->sql("UPDATE parts SET y = 'b'");
 outcome_is('SELECT x, y FROM parts', 'a|b', 'partitions');
 
 # a delete is of the row
-hold_all();
+hold_all(@all);
 $a->sql('DELETE FROM t WHERE id = 2');
 $b->sql("UPDATE t SET y = 'later' WHERE id = 2");
 outcome_is('SELECT x, y, z FROM t WHERE id = 2', 'b|later|b', 'an update that is later than a delete');
