@@ -223,4 +223,6 @@ private func createNodeGroup(name: String, parent: String?, join: Bool, type: St
         "UPDATE bdr.node_local_info SET pub_repsets = ARRAY[$2], sub_repsets = ARRAY[$2] WHERE node_id = $1::pg_catalog.oid",
         [String(id), name])
     try NodeCatalog.setState(id, .active)
+    try SequenceKinds.forget()
+    try SequenceKinds.warnOfLocalOnes()
 }

@@ -377,9 +377,12 @@ enum PeerCall: String {
             try SQL.query(
                 "DELETE FROM bdr.node WHERE node_name = $1::pg_catalog.name AND node_state = $2::pg_catalog.oid",
                 [try argument(1), String(NodeState.parted.rawValue)])
+            let numbers = try SQL.query("SELECT seq_id FROM bdr.node")
+            let sequence = NodeIdAllocator.sequenceNumber(
+                of: number, taken: (0..<numbers.count).compactMap { numbers[$0, 0].flatMap { UInt32($0) } })
             try NodeCatalog.addPeer(
                 id: id, name: argument(1), group: local.groupID, state: String(NodeState.joinStart.rawValue),
-                database: argument(3), sequence: id, dsn: argument(2), token: token)
+                database: argument(3), sequence: String(sequence), dsn: argument(2), token: token)
             try NodeCatalog.journal(number, .joinStart)
         }
         return try SQL.query(

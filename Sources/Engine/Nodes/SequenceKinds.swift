@@ -228,6 +228,39 @@ enum SequenceKinds {
         try SQL.query("DELETE FROM bdr.sequence_voter")
     }
 
+    /// Warns where nodes would give out the same keys: keys that take their default from a local sequence.
+    static func warnOfLocalOnes() throws {
+        let rows = try SQL.query(
+            """
+            SELECT pg_catalog.format('%I.%I', n.nspname, c.relname), pg_catalog.count(*) OVER (),
+                   pg_catalog.quote_literal(pg_catalog.format('%I.%I', n.nspname, c.relname))
+              FROM pg_catalog.pg_class c
+              JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+              LEFT JOIN bdr.sequence_kind k ON k.seqid = c.oid
+             WHERE c.relkind = 'S' AND c.relpersistence = 'p' AND n.nspname <> 'bdr' AND k.seqid IS NULL
+               AND EXISTS (
+                   SELECT FROM pg_catalog.pg_index i
+                     JOIN pg_catalog.pg_class t ON t.oid = i.indrelid AND t.relpersistence = 'p'
+                    WHERE i.indisunique
+                      AND (EXISTS (SELECT FROM pg_catalog.pg_attrdef a
+                                     JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass
+                                      AND d.objid = a.oid AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
+                                    WHERE d.refobjid = c.oid AND a.adrelid = i.indrelid AND a.adnum = ANY (i.indkey))
+                           OR EXISTS (SELECT FROM pg_catalog.pg_depend d
+                                       WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid
+                                         AND d.refobjid = i.indrelid AND d.deptype = 'i' AND d.refobjsubid = ANY (i.indkey))))
+             ORDER BY 1 LIMIT 10
+            """)
+        guard rows.count > 0, let first = rows[0, 2], let count = rows[0, 1].flatMap({ Int($0) }) else {
+            return
+        }
+        let names = (0..<rows.count).compactMap { rows[$0, 0] }.joined(separator: ", ")
+        try Log.warning(
+            "keys have defaults from local sequences, which give out the same values on all nodes",
+            sqlstate: "01000", detail: "Sequences: \(names)\(count > rows.count ? ", and \(count - rows.count) more" : "").",
+            hint: "On every node, type for each: SELECT bdr.alter_sequence_set_kind(\(first), 'distributed');")
+    }
+
     /// Ranges are stored by name.
     static func checkNames() throws {
         let rows = try SQL.query(

@@ -194,15 +194,52 @@ SKIP:
 	$a->stop;
 	$a->start;
 }
+
+# A node that crashes while many write.
+@sessions = map { my $node = $_; map { $load->($node, "crash$_", 60) } 1 .. 2 } $a, $b;
+ok($a->wait_for("SELECT count(*) > 500 FROM t WHERE origin = 'a.crash1'", 't'), 'a writes');
+$a->stop('immediate');
+$a->start;
+$a->sql("INSERT INTO t (origin) SELECT 'after' FROM generate_series(1, 1000)");
+for my $session (@sessions) { eval { $session->quit }; }
+all_same_ok([ $a, $b ], ['t'], 'after a crash');
+$_->value_ok("SELECT count(*) FROM bdr.conflict_history", '0', 'no conflict on ' . $_->name) for $a, $b;
 logs_ok($b);
 
-# Without the extension they count as ordinary ones, above all that this node has given out; and so does a dump.
+# A standby that is promoted goes on above what its primary has given out.
+$b->backup('for_standby');
+my $standby = BDR::Node->new('b_standby');
+$standby->{bdr_db} = 'db1';
+$standby->init_from_backup($b, 'for_standby', has_streaming => 1);
+$standby->start;
+$b->sql('INSERT INTO t (v) VALUES (1)');
 my $last = $b->sql("SELECT nextval('s')");
-$b->safe_psql('postgres', "CREATE DATABASE copy");
-PostgreSQL::Test::Utils::system_log('sh', '-c', "pg_dump -N bdr '" . $b->connstr('db1') . "' | grep -v 'EXTENSION' | psql -X -q -v ON_ERROR_STOP=1 '" . $b->connstr('copy') . "'") == 0
-  or fail('dump and restore');
+$b->wait_for_catchup($standby, 'replay', $b->lsn('flush'));
+$b->stop('immediate');
+$standby->promote;
+cmp_ok($standby->sql("SELECT nextval('s')"), '>', $last, 'a promoted standby');
+$standby->stop;
+$b->start;
+
+# Without the extension they count as ordinary ones, above all that this node has given out; and so does a dump.
+$last = $b->sql("SELECT nextval('s')");
+$b->safe_psql('postgres', 'CREATE DATABASE copy');
+my $script = "$offsets/dump.sql";
+$b->command_ok([ 'pg_dump', '-N', 'bdr', '-f', $script, $b->connstr('db1') ], 'pg_dump');
+my $dump = slurp_file($script);
+unlike($dump, qr/seq_nextval|bdr\.seq/, 'a dump shows ordinary sequences');
+$dump =~ s/^.*EXTENSION.*bdr.*$//mg;
+PostgreSQL::Test::Utils::append_to_file("$script.2", $dump);
+$b->command_ok([ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-f', "$script.2", $b->connstr('copy') ], 'it is restored');
 cmp_ok($b->safe_psql('copy', "SELECT nextval('s')"), '>', $last, 'a restored dump goes on above');
-$b->safe_psql('copy', "INSERT INTO t (v) VALUES (1); INSERT INTO i (v) VALUES (1)");
-pass('and its columns take values');
+$b->safe_psql('copy', 'INSERT INTO t (v) VALUES (1); INSERT INTO i (v) VALUES (1)');
+my $open = $b->background_psql($b->db);
+$open->query_safe("PREPARE taken AS SELECT nextval('s')");
+$last = $open->query_safe('EXECUTE taken');
+$b->sql('DROP EXTENSION bdr CASCADE');
+cmp_ok($b->sql("SELECT nextval('s')"), '>', $last, 'after DROP EXTENSION it goes on above');
+cmp_ok($open->query_safe('EXECUTE taken'), '>', $last, 'in a session that had planned before, too');
+$open->quit;
+$b->sql('INSERT INTO t (v) VALUES (1); INSERT INTO i (v) VALUES (1)');
 
 done_testing();
