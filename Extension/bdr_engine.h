@@ -139,6 +139,7 @@ extern bool bdr_engine_sequence_smallest(char kind, int64_t milliseconds, int64_
 extern int32_t bdr_engine_sequence_set_kind(uint32_t oid, const char *kind, bool has_start, int64_t start);
 extern int32_t bdr_engine_sequence_made(uint32_t oid, const char *kind);
 extern int32_t bdr_engine_sequence_check_names(void);
+extern int32_t bdr_engine_sequence_check(uint32_t oid);
 /* Nodes/Galloc.swift: gets a range for a value that the sequence has come to, with a superuser's rights; the worker that does so ahead of time. */
 extern int32_t bdr_engine_sequence_obtain(uint32_t oid, int64_t value);
 extern int32_t bdr_engine_sequence_main(void);

@@ -48,10 +48,6 @@
 #include "utils/rls.h"
 #include "utils/syscache.h"
 
-#if PG_VERSION_NUM >= 160000
-#include "parser/parse_relation.h"
-#endif
-
 PG_FUNCTION_INFO_V1(bdr_alter_sequence_set_kind);
 
 int			bdr_default_sequence_kind = BDR_DEFAULT_DISTRIBUTED;
@@ -194,6 +190,13 @@ Replace(Node *node, void *context)
 			(field) = (void *) Replace((Node *) (field), NULL); \
 	} while (0)
 
+/* A default as it is to be executed, for rows of peers that lack the column. */
+Expr *
+bdr_sequence_default(Expr *expression)
+{
+	return HasFunctions() && Uses((Node *) expression, NULL) ? (Expr *) Replace((Node *) expression, NULL) : expression;
+}
+
 /* ---- plans ---------------------------------------------------------------------------------------------------- */
 
 static void ReplaceInPlan(Plan *plan);
@@ -227,6 +230,9 @@ ReplaceInPlan(Plan *plan)
 			REPLACE(((ModifyTable *) plan)->onConflictSet);
 			REPLACE(((ModifyTable *) plan)->onConflictWhere);
 			REPLACE(((ModifyTable *) plan)->mergeActionLists);
+#if PG_VERSION_NUM >= 170000
+			REPLACE(((ModifyTable *) plan)->mergeJoinConditions);
+#endif
 			break;
 		case T_Append:
 			ReplaceInPlans(((Append *) plan)->appendplans);
@@ -489,6 +495,22 @@ ApplyDefaultKinds(void)
 	}
 }
 
+/* ALTER SEQUENCE must not make of a global sequence what could not be of its kind. */
+static void
+CheckAltered(Oid sequence)
+{
+	Oid			user;
+	int			context;
+
+	if (!OidIsValid(sequence) || bdr_sequence_kind(sequence) == BDR_SEQUENCE_LOCAL)
+		return;
+	CommandCounterIncrement();
+	GetUserIdAndSecContext(&user, &context);
+	SetUserIdAndSecContext(BOOTSTRAP_SUPERUSERID, context | SECURITY_LOCAL_USERID_CHANGE);
+	ENGINE_CALL(bdr_engine_sequence_check(sequence));
+	SetUserIdAndSecContext(user, context);
+}
+
 static void
 NextUtility(PlannedStmt *planned, const char *query, bool read_only_tree, ProcessUtilityContext context,
 			ParamListInfo parameters, QueryEnvironment *environment, DestReceiver *destination,
@@ -592,6 +614,11 @@ RunUtility(PlannedStmt *planned, const char *query, bool read_only_tree, Process
 				ENGINE_CALL(bdr_engine_sequence_check_names());
 				SetUserIdAndSecContext(user, security);
 			}
+			return;
+		case T_AlterSeqStmt:
+			NextUtility(planned, query, read_only_tree, context, parameters, environment, destination, completion);
+			if (HasFunctions() && !creating_extension && bdr_local_node_id() != 0)
+				CheckAltered(RangeVarGetRelid(((AlterSeqStmt *) statement)->sequence, NoLock, true));
 			return;
 		case T_DiscardStmt:
 			if (((DiscardStmt *) statement)->target == DISCARD_ALL ||

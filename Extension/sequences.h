@@ -36,5 +36,7 @@ extern void bdr_sequences_discard(void);
 
 /* sequence_plans.c */
 extern void bdr_sequence_plans_init(void);
+struct Expr;
+extern struct Expr *bdr_sequence_default(struct Expr *expression);
 
 #endif

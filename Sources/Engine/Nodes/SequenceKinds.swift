@@ -326,3 +326,11 @@ public func bdrEngineSequenceMade(_ oid: UInt32, _ kind: UnsafePointer<CChar>?) 
 public func bdrEngineSequenceCheckNames() -> Int32 {
     entry { try SequenceKinds.checkNames() }
 }
+
+@c(bdr_engine_sequence_check)
+public func bdrEngineSequenceCheck(_ oid: UInt32) -> Int32 {
+    entry {
+        let sequence = try SequenceDescription(oid)
+        try SequenceKinds.check(sequence, for: sequence.kind)
+    }
+}

@@ -53,6 +53,10 @@ SELECT seqid, seq_chunk_size, seq_allocated_up_to > 1000000 AS allocated FROM bd
 SELECT setval('seq_i', 1);
 SELECT nextval('seq_i');
 ALTER SEQUENCE seq_i RENAME TO seq_j;
+ALTER SEQUENCE seq_i CYCLE;
+ALTER SEQUENCE seq_i INCREMENT -1;
+ALTER SEQUENCE seq_i CACHE 10;
+ALTER SEQUENCE seq_a MAXVALUE 9223372036854775806;
 EXPLAIN (VERBOSE, COSTS OFF) SELECT nextval('seq_a') + currval('seq_a'), lastval();
 
 -- Back again.
