@@ -53,6 +53,7 @@ PG_FUNCTION_INFO_V1(bdr_seq_nextval);
 PG_FUNCTION_INFO_V1(bdr_seq_currval);
 PG_FUNCTION_INFO_V1(bdr_seq_lastval);
 PG_FUNCTION_INFO_V1(bdr_internal_seq_setval);
+PG_FUNCTION_INFO_V1(bdr_internal_sequence_last);
 PG_FUNCTION_INFO_V1(bdr_extract_timestamp_from_snowflakeid);
 PG_FUNCTION_INFO_V1(bdr_extract_nodeid_from_snowflakeid);
 PG_FUNCTION_INFO_V1(bdr_extract_localseqid_from_snowflakeid);
@@ -715,6 +716,32 @@ bdr_internal_seq_setval(PG_FUNCTION_ARGS)
 			 errhint("To have it continue at another value, type SELECT bdr.alter_sequence_set_kind('%s', kind, start);",
 					 get_rel_name(oid))));
 	PG_RETURN_INT64(value);
+}
+
+/*
+ * The last value that a sequence has counted; NULL if none, if it is not there, or if it is locked and is not to be waited for.
+ * pg_sequence_last_value() would wait for everybody who is about to alter it.
+ */
+Datum
+bdr_internal_sequence_last(PG_FUNCTION_ARGS)
+{
+	Oid			oid = PG_GETARG_OID(0);
+	FormData_pg_sequence_data tuple;
+
+	if (PG_GETARG_BOOL(1))
+		LockRelationOid(oid, AccessShareLock);
+	else if (!ConditionalLockRelationOid(oid, AccessShareLock))
+		PG_RETURN_NULL();
+	if (get_rel_relkind(oid) != RELKIND_SEQUENCE)
+	{
+		UnlockRelationOid(oid, AccessShareLock);
+		PG_RETURN_NULL();
+	}
+	tuple = ReadTuple(oid);
+	UnlockRelationOid(oid, AccessShareLock);
+	if (!tuple.is_called)
+		PG_RETURN_NULL();
+	PG_RETURN_INT64(tuple.last_value);
 }
 
 /* ---- values taken apart --------------------------------------------------------------------------------------- */

@@ -1016,6 +1016,9 @@ COMMENT ON FUNCTION bdr.internal_seq_setval(regclass, bigint) IS 'what setval() 
 CREATE FUNCTION bdr.internal_seq_setval(sequence regclass, value bigint, called boolean) RETURNS bigint
 	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'bdr_internal_seq_setval';
 COMMENT ON FUNCTION bdr.internal_seq_setval(regclass, bigint, boolean) IS 'what setval() does for sequences of all kinds';
+CREATE FUNCTION bdr.internal_sequence_last(seqid oid, wait boolean) RETURNS bigint
+	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'bdr_internal_sequence_last';
+COMMENT ON FUNCTION bdr.internal_sequence_last(oid, boolean) IS 'internal: the last value that a sequence has counted';
 CREATE FUNCTION bdr.extract_timestamp_from_timeshard(timeshard_seq bigint) RETURNS timestamptz
 	LANGUAGE c IMMUTABLE PARALLEL SAFE STRICT AS 'MODULE_PATHNAME', 'bdr_extract_timestamp_from_timeshard';
 COMMENT ON FUNCTION bdr.extract_timestamp_from_timeshard(bigint) IS 'when a timeshard was made, to the millisecond';

@@ -219,7 +219,7 @@ enum Galloc {
     static func lastCounted(_ namespace: String, _ name: String) throws -> Int64? {
         let rows = try SQL.query(
             """
-            SELECT pg_catalog.pg_sequence_last_value(c.oid) FROM pg_catalog.pg_class c
+            SELECT bdr.internal_sequence_last(c.oid, true) FROM pg_catalog.pg_class c
               JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
               LEFT JOIN bdr.sequence_kind k ON k.seqid = c.oid
              WHERE n.nspname = $1::pg_catalog.name AND c.relname = $2::pg_catalog.name AND c.relkind = 'S'
@@ -359,7 +359,7 @@ enum Galloc {
               JOIN pg_catalog.pg_class c ON c.oid = k.seqid
               JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
               JOIN pg_catalog.pg_sequence s ON s.seqrelid = c.oid
-              CROSS JOIN LATERAL (SELECT pg_catalog.pg_sequence_last_value(c.oid) AS used OFFSET 0) u
+              CROSS JOIN LATERAL (SELECT bdr.internal_sequence_last(c.oid, false) AS used OFFSET 0) u
               LEFT JOIN bdr.sequence_vote v ON v.nspname = n.nspname AND v.relname = c.relname
              WHERE k.seqkind = 'g' AND COALESCE(v.highest < s.seqmax, true)
                AND (SELECT pg_catalog.count(*) FROM bdr.sequence_chunk h

@@ -28,6 +28,9 @@ private struct Manager {
     /// The connection strings of peers when last looked at.
     private var ways: [UInt32: String] = [:]
     private var firstLook = true
+    /// Whether ranges of global sequences are to be got from the group, and when that is looked at again.
+    private var isAllocating = false
+    private var nextAllocation: Int64 = 0
     /// When the peers are told of this node's clock again, and in which state they were told last.
     private var nextClock: Int64 = 0
     private var toldAs = NodeState.none
@@ -57,8 +60,6 @@ private struct Manager {
         var origins: Set<String>
         /// Other members of the group, also those that join or leave.
         var members = 0
-        /// Values of global sequences are to be got from the group.
-        var allocating = false
     }
 
     mutating func run() throws {
@@ -76,6 +77,7 @@ private struct Manager {
             if try self.isGenuine(view.node) {
                 // first: what workers may write depends on what there is
                 try self.history.keep()
+                try self.lookForRanges(view.node)
                 try self.keepWorkers(view)
                 try self.measurePeers(view)
                 try self.keepStamps(view)
@@ -124,7 +126,6 @@ private struct Manager {
             "SELECT FROM bdr.node WHERE node_id <> $1::pg_catalog.oid AND node_state <> $2::pg_catalog.oid",
             [String(node.id), String(NodeState.parted.rawValue)]
         ).count
-        view.allocating = try node.isInGroup && node.state == .active && Galloc.isWanted()
         for row in 0..<rows.count {
             guard let id = rows[row, 0].flatMap({ UInt32($0) }) else {
                 continue
@@ -204,7 +205,7 @@ private struct Manager {
         try Self.keep(&self.applies, minimum, maximum) { view.peers[$0] != nil }
         try self.join.keep(wanted: view.joining, minimum: minimum, maximum: maximum)
         try self.group.keep(wanted: view.serving, minimum: minimum, maximum: maximum)
-        try self.sequence.keep(wanted: view.allocating, minimum: minimum, maximum: maximum)
+        try self.sequence.keep(wanted: self.isAllocating, minimum: minimum, maximum: maximum)
         for peer in view.recovering where self.recoveries[peer] == nil {
             self.recoveries[peer] = ManagedWorker(role: Int32(BDR_ROLE_RECOVER), peer: peer, name: "recovery")
         }
@@ -222,6 +223,21 @@ private struct Manager {
                 workers[peer] = nil
             }
         }
+    }
+
+    /// There may be many sequences to look at: then not each time.
+    private mutating func lookForRanges(_ node: LocalNode) throws {
+        let start = bdr_host_now()
+        guard node.isInGroup, node.state == .active else {
+            self.isAllocating = false
+            return
+        }
+        guard start >= self.nextAllocation || self.nextAllocation > start &+ 30_000_000 else {
+            return
+        }
+        self.isAllocating = try Transaction.run { try Galloc.isWanted() }
+        let end = bdr_host_now()
+        self.nextAllocation = end &+ min(30_000_000, max(0, end &- start) &* 50)
     }
 
     private mutating func measurePeers(_ view: View) throws {
