@@ -315,6 +315,7 @@ DefineSettings(void)
 							PGC_SIGHUP,
 							0,
 							NULL, NULL, NULL);
+	bdr_conflict_detection_init();
 	DefineCustomStringVariable("bdr.debug_join_pause_at",
 							   "Lets a join wait at a step, for tests.",
 							   "The name of a step, before which it waits, or the name with \":done\", when what it does is done but "

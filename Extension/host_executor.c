@@ -187,6 +187,7 @@ struct BdrRel
 	Oid			owner;
 	BdrRelationInfo info;
 	ColumnMap  *map;
+	AttrNumber	version_attribute;	/* method row_version; 0: rows have none */
 	Target	   *target;			/* in this transaction */
 };
 
@@ -430,6 +431,10 @@ MapRelation(BdrRel *rel)
 	}
 	rel->info.lacks_columns = mapped < live;
 	rel->info.stream_triggers = bdr_stream_triggers_of(local);
+	rel->version_attribute = bdr_row_version_attribute(local);
+	for (int i = 0; i < rel->ncolumns && rel->version_attribute > 0; i++)
+		if (rel->map[i].attribute == rel->version_attribute - 1)
+			rel->info.row_version = 1;
 	rel->info.same_layout = same && live == rel->ncolumns && live == desc->natts;
 	MemoryContextSwitchTo(old);
 	relation_close(local, NoLock);
@@ -1384,6 +1389,8 @@ StoreValues(Target *target, const BdrRow *row, Datum *values, bool *nulls, bool 
 			else
 				values[a] = ConvertDatum(rel, map, column, raw_values[i]);
 		}
+		if (map->timestamps)
+			values[a] = bdr_column_timestamps_received(values[a]);
 	}
 }
 
@@ -2107,6 +2114,43 @@ bdr_host_value_version(BdrRel *rel, int32_t column, BdrFound *version)
 	return BDR_OK;
 }
 
+int32_t
+bdr_host_version_differs(BdrRel *rel, const BdrRow *before)
+{
+	volatile int32_t differs = 0;
+
+	HOST_BEGIN();
+	{
+		Target	   *target = UseTarget(rel);
+		Leaf	   *leaf = target->leaf;
+		TupleDesc	desc = RelationGetDescr(target->relation);
+		int			a = rel->version_attribute - 1;
+		MemoryContext old = MemoryContextSwitchTo(target->row_context);
+		bool	   *provided = palloc0(sizeof(bool) * Max(desc->natts, 1));
+		Datum	   *values = palloc0(sizeof(Datum) * Max(desc->natts, 1));
+		bool	   *nulls = palloc0(sizeof(bool) * Max(desc->natts, 1));
+		SavedUser	saved;
+
+		if (leaf == NULL || !leaf->is_found || a < 0)
+			elog(ERROR, "bdr: no row with a version was located");
+		BecomeOwner(rel->owner, &saved);
+		StoreValues(target, before, values, nulls, provided);
+		if (provided[a])
+		{
+			Form_pg_attribute attribute = TupleDescAttr(desc, a);
+			bool		isnull;
+			Datum		here = slot_getattr(leaf->found, leaf->to_root ? leaf->to_root->attnums[a] : a + 1, &isnull);
+
+			differs = isnull != nulls[a] ||
+				(!isnull && !datum_image_eq(here, values[a], attribute->attbyval, attribute->attlen));
+		}
+		MemoryContextSwitchTo(old);
+		BecomeOurselves(&saved);
+	}
+	HOST_END();
+	return differs;
+}
+
 /* Deletes the located version. BDR_RETRY when it is no longer the current one. */
 static int
 DeleteLocated(Target *target, Leaf *leaf, bool moving)
@@ -2252,6 +2296,8 @@ MergeTimestamps(Target *target, Leaf *leaf, TupleTableSlot *slot, const bool *pr
 	BdrRel	   *rel = target->rel;
 	uint32	   *columns;
 	uint8	   *later;
+	TransactionId xmin;
+	bool		isnull;
 
 	for (int i = 0; i < rel->ncolumns; i++)
 	{
@@ -2267,8 +2313,9 @@ MergeTimestamps(Target *target, Leaf *leaf, TupleTableSlot *slot, const bool *pr
 		later = palloc0(rel->ncolumns);
 		for (int n = 0; n < rel->ncolumns; n++)
 			columns[n] = bdr_column_hash(rel->columns[n].name);
-		slot->tts_values[a] = bdr_column_timestamps_merge(leaf->found->tts_values[l], slot->tts_values[a], columns,
-														  rel->ncolumns, later);
+		xmin = DatumGetTransactionId(slot_getsysattr(leaf->found, MinTransactionIdAttributeNumber, &isnull));
+		slot->tts_values[a] = bdr_column_timestamps_merge(bdr_column_timestamps_stored(leaf->found->tts_values[l], xmin),
+														  slot->tts_values[a], columns, rel->ncolumns, later);
 		return later;
 	}
 	return NULL;

@@ -85,6 +85,8 @@ int32_t bdr_host_origin_drop(const char *origin_name);
 /* Apply transactions. begin: starts a local transaction for a remote one. commit: commits it with the remote end LSN and
  * commit time in its commit record, which there is even when nothing was changed; *local_end is the end of that record. */
 int32_t bdr_host_apply_begin(uint64_t remote_lsn, int64_t commit_time);
+/* Commit of the remote transaction and the node that made it: they date what it changed (type bdr.column_timestamps). */
+int32_t bdr_host_columns_version(int64_t time, uint32_t node);
 int32_t bdr_host_apply_commit(uint64_t remote_end_lsn, int64_t commit_time, uint64_t *local_end);
 
 /* ---- libpq connections (host_libpq.c) ------------------------------------------------------------------------- */
@@ -357,6 +359,7 @@ typedef struct BdrRelationInfo
 	uint8_t stream_triggers;	/* BDR_STREAM_TRANSFORM, BDR_STREAM_CONFLICT */
 	uint8_t merges;			/* has columns of conflict-free types */
 	uint8_t lacks_columns;	/* the peer has not all columns that are here (and not computed) */
+	uint8_t row_version;	/* rows have a version by which conflicts are detected, and the peer sends it */
 	int32_t missing_column;	/* index of the first remote column that does not exist here, with BDR_REL_COLUMNS_MISSING */
 } BdrRelationInfo;
 
@@ -458,6 +461,8 @@ int32_t bdr_host_stamp_missing(BdrRel *rel);
 int32_t bdr_host_stamp_at(BdrRel *rel, int64_t commit_time, uint32_t node);
 /* Who wrote the located row's value of the peer's column (counted from 0), if it is stored out of line; found = 0 when that is
  * not known. */
+/* Whether the located row has another version (method row_version, BdrRelationInfo.row_version) than a row of the sender: 0, 1. */
+int32_t bdr_host_version_differs(BdrRel *rel, const BdrRow *before);
 int32_t bdr_host_value_version(BdrRel *rel, int32_t column, BdrFound *version);
 /* If there are no stamps, they need not be looked for until one is written. */
 int32_t bdr_host_stamps_settle(void);

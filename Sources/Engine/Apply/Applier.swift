@@ -115,6 +115,8 @@ final class Applier {
             self.keepsStamps = bdr_host_members() != 1
             try self.waitForClock(message.commitTime)
             try host(bdr_host_apply_begin(message.commitLSN, message.commitTime))
+            let version = self.version(message)
+            try host(bdr_host_columns_version(version.time, version.node))
             try self.conflicts.begin()
         }
     }

@@ -21,7 +21,7 @@ extension Applier {
                 return
             }
             if try StreamTriggers.delete(message.old, relation, self.version(transaction), self.builder) {
-                try self.deleteRow(message.old, relation, transaction)
+                try self.deleteRow(message.old, relation, transaction, kind: message.oldKind)
             }
         } catch {
             throw self.inContext(error, "DELETE", relation, message.old)
@@ -31,9 +31,10 @@ extension Applier {
     /// - Parameters:
     ///   - ofKeyChange: it is the old key of an UPDATE, about which that has told, and asked conflict triggers, already.
     ///   - isForced: the row goes, whatever is newer.
+    ///   - kind: what the sender told of the old row.
     func deleteRow(
         _ key: TupleView, _ relation: AppliedRelation, _ transaction: BeginMessage, ofKeyChange: Bool = false,
-        isForced: Bool = false
+        isForced: Bool = false, kind: OldTupleKind = .key
     ) throws {
         let remote = self.version(transaction)
         var isStamped = !self.keepsStamps
@@ -43,7 +44,8 @@ extension Applier {
             let local = try self.state(relation, found, remote)
             var settled = StreamTriggers.Settled(
                 decision: decideDelete(
-                    local: local, remote: remote, settings: ofKeyChange ? ResolverSettings() : self.resolvers))
+                    local: local, remote: remote, settings: ofKeyChange ? ResolverSettings() : self.resolvers,
+                    differs: try self.differs(key, kind, relation, found)))
             if isForced && found.found != 0 {
                 settled.decision = .apply
             }

@@ -69,7 +69,9 @@ extension Applier {
             let found = try self.find(key, relation)
             let state = try self.state(relation, found, remote)
             guard var settled = try StreamTriggers.settle(
-                decideUpdate(local: state, remote: remote, settings: self.resolvers), relation, found, state, &asked)
+                decideUpdate(
+                    local: state, remote: remote, settings: self.resolvers,
+                    differs: try self.differs(message.old, message.oldKind, relation, found)), relation, found, state, &asked)
             else {
                 continue
             }
@@ -185,12 +187,16 @@ extension Applier {
         var state = try self.state(relation, found, remote)
         var asked = StreamTriggers.Asked()
         var answer = try StreamTriggers.settle(
-            decideUpdate(local: state, remote: remote, settings: self.resolvers), relation, found, state, &asked)
+            decideUpdate(
+                local: state, remote: remote, settings: self.resolvers,
+                differs: try self.differs(old, message.oldKind, relation, found)), relation, found, state, &asked)
         while answer == nil {
             found = try self.find(old, relation)
             state = try self.state(relation, found, remote)
             answer = try StreamTriggers.settle(
-                decideUpdate(local: state, remote: remote, settings: self.resolvers), relation, found, state, &asked)
+                decideUpdate(
+                    local: state, remote: remote, settings: self.resolvers,
+                    differs: try self.differs(old, message.oldKind, relation, found)), relation, found, state, &asked)
         }
         guard let settled = answer else {
             return
@@ -214,8 +220,9 @@ extension Applier {
             message.new = .kept(row)
         }
         // a trigger or the resolver wants it, not the times: what has come since is looked at anew otherwise
-        let isForced = settled.byUser || (decision == .applyConflict(.updateOriginChange) && !state.isOlder(than: remote))
-        if decision == .apply || decision == .applyConflict(.updateOriginChange),
+        let wins = decision == .applyConflict(.updateOriginChange) || decision == .applyConflict(.updateDiffering)
+        let isForced = settled.byUser || (wins && !state.isOlder(than: remote))
+        if decision == .apply || wins,
             let texts = try self.unchangedValues(message, relation, remote, found),
             try self.rename(message, old, relation, remote, texts, isForced: isForced)
         {
