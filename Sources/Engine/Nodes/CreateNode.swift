@@ -224,5 +224,7 @@ private func createNodeGroup(name: String, parent: String?, join: Bool, type: St
         [String(id), name])
     try NodeCatalog.setState(id, .active)
     try SequenceKinds.forget()
+    // alone, it has nothing to learn from others
+    try SQL.query("INSERT INTO bdr.sequence_voter (node_id) VALUES ($1::pg_catalog.oid)", [String(id)])
     try SequenceKinds.warnOfLocalOnes()
 }
