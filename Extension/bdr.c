@@ -5,6 +5,7 @@
  * worker and no hook, and functions that need them say so (bdr_require_preload).
  */
 #include "bdr.h"
+#include "sequences.h"
 
 #include <limits.h>
 
@@ -64,6 +65,14 @@ static const struct config_enum_entry streaming_modes[] = {
 	{"auto", BDR_STREAMING_AUTO, false},
 	{"writer", BDR_STREAMING_WRITER, false},
 	{"off", BDR_STREAMING_OFF, false},
+	{NULL, 0, false}
+};
+static const struct config_enum_entry sequence_kinds[] = {
+	{"local", BDR_DEFAULT_LOCAL, false},
+	{"snowflakeid", BDR_DEFAULT_SNOWFLAKEID, false},
+	{"timeshard", BDR_DEFAULT_TIMESHARD, false},
+	{"galloc", BDR_DEFAULT_GALLOC, false},
+	{"distributed", BDR_DEFAULT_DISTRIBUTED, false},
 	{NULL, 0, false}
 };
 
@@ -294,6 +303,15 @@ DefineSettings(void)
 							 PGC_USERSET,
 							 GUC_NOT_IN_SAMPLE | GUC_NO_SHOW_ALL | GUC_DISALLOW_IN_FILE,
 							 CheckInternalSession, NULL, NULL);
+	DefineCustomEnumVariable("bdr.default_sequence_kind",
+							 "Sets the kind of sequences that are created in a node's database.",
+							 "By CREATE SEQUENCE, serial types and identity columns. distributed: snowflakeid for bigint, galloc "
+							 "for integer and smallint.",
+							 &bdr_default_sequence_kind,
+							 BDR_DEFAULT_DISTRIBUTED, sequence_kinds,
+							 PGC_USERSET,
+							 0,
+							 NULL, NULL, NULL);
 	DefineCustomBoolVariable("bdr.crdt_raw_value",
 							 "Shows the whole state of conflict-free values instead of the number they stand for.",
 							 "It changes how columns of such types are written, and nothing else.",
@@ -371,6 +389,8 @@ _PG_init(void)
 	/* pg_upgrade's server runs no worker and must be able to write everywhere */
 	if (!IsBinaryUpgrade)
 	{
+		/* first: the hooks that judge statements then come before it */
+		bdr_sequence_plans_init();
 		bdr_hooks_init();
 		bdr_dropped_tables_init();
 	}

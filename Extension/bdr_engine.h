@@ -142,4 +142,28 @@ extern int32_t bdr_engine_columns_merge(const uint8_t *local, size_t local_lengt
 										size_t remote_length, const uint32_t *columns, int32_t n, uint8_t *later, void *result);
 extern int32_t bdr_engine_columns_text(const uint8_t *state, size_t length, bool json, void *result);
 
+/*
+ * Global sequences (Types/SequenceFunctions.swift). kind: 's' snowflakeid, 't' timeshard. A state is a value without its node;
+ * clock and times are in ms since 1970. These don't fail and may be called under a spinlock.
+ */
+extern int32_t bdr_engine_sequence_step(char kind, uint64_t last, int64_t clock, uint64_t *next);
+extern int64_t bdr_engine_sequence_value(char kind, uint64_t state, int32_t node);
+extern uint64_t bdr_engine_sequence_mark(char kind, int64_t value);
+extern uint64_t bdr_engine_sequence_milliseconds(char kind, uint64_t state);
+extern int64_t bdr_engine_sequence_reservation(char kind, uint64_t milliseconds, int32_t node);
+extern void bdr_engine_sequence_parts(char kind, int64_t value, int64_t *time, int32_t *node, int32_t *counter);
+extern bool bdr_engine_sequence_smallest(char kind, int64_t milliseconds, int64_t *value);
+/* Nodes/SequenceKinds.swift, with a superuser's rights. */
+extern int32_t bdr_engine_sequence_set_kind(uint32_t oid, const char *kind, bool has_start, int64_t start);
+extern int32_t bdr_engine_sequence_made(uint32_t oid, const char *kind);
+extern int32_t bdr_engine_sequence_check_names(void);
+extern int32_t bdr_engine_sequence_check(uint32_t oid);
+/* Nodes/Galloc.swift: gets a range for a value that the sequence has come to, with a superuser's rights; the worker that does so ahead of time. */
+extern int32_t bdr_engine_sequence_obtain(uint32_t oid, int64_t value);
+extern int32_t bdr_engine_sequence_main(void);
+/* UUIDs of 16 bytes, times in us since 2000. */
+extern void bdr_engine_ksuuid_make(int32_t version, int64_t time, uint64_t random, uint8_t *uuid);
+extern bool bdr_engine_ksuuid_time(int32_t version, const uint8_t *uuid, int64_t *time);
+extern int32_t bdr_engine_ksuuid_compare(int32_t version, const uint8_t *left, const uint8_t *right);
+
 #endif

@@ -13,6 +13,7 @@
  * domains) runs as the owner of the table in a security-restricted operation.
  */
 #include "bdr.h"
+#include "sequences.h"
 
 #include "access/commit_ts.h"
 #include "access/detoast.h"
@@ -868,7 +869,7 @@ PrepareDefaults(Target *target)
 		expression = (Expr *) build_column_default(target->relation, a + 1);
 		if (expression != NULL)
 		{
-			expression = expression_planner(expression);
+			expression = bdr_sequence_default(expression_planner(expression));
 			target->defaults[target->ndefaults] = ExecInitExpr(expression, NULL);
 			target->default_attributes[target->ndefaults] = a;
 			target->ndefaults++;

@@ -19,6 +19,7 @@
  * database once, to look for a node, and later where it is asked to or where a manager failed.
  */
 #include "bdr.h"
+#include "sequences.h"
 #include "row_stamps.h"
 #include "compat.h"
 
@@ -200,6 +201,7 @@ PGDLLEXPORT void bdr_apply_main(Datum arg);
 PGDLLEXPORT void bdr_join_main(Datum arg);
 PGDLLEXPORT void bdr_group_main(Datum arg);
 PGDLLEXPORT void bdr_recover_main(Datum arg);
+PGDLLEXPORT void bdr_sequence_main(Datum arg);
 
 PG_FUNCTION_INFO_V1(bdr_show_subscription_status);
 PG_FUNCTION_INFO_V1(bdr_show_workers);
@@ -230,6 +232,7 @@ RequestShmem(void)
 		previous_shmem_request();
 	RequestAddinShmemSpace(SharedSize());
 	RequestAddinShmemSpace(bdr_sent_shmem_size());
+	bdr_sequences_shmem_request();
 	RequestAddinShmemSpace(bdr_conflict_stats_shmem_size());
 	RequestNamedLWLockTranche("bdr", 2);
 }
@@ -276,6 +279,7 @@ StartupShmem(void)
 		}
 	}
 	bdr_sent_shmem_startup();
+	bdr_sequences_shmem_startup();
 	bdr_conflict_stats_shmem_startup();
 	LWLockRelease(AddinShmemInitLock);
 }
@@ -520,6 +524,8 @@ RoleName(int32 role)
 			return "group";
 		case BDR_ROLE_RECOVER:
 			return "recover";
+		case BDR_ROLE_SEQUENCE:
+			return "sequence";
 		default:
 			return "unknown";
 	}
@@ -1745,6 +1751,9 @@ WorkerMain(int32 role)
 			case BDR_ROLE_RECOVER:
 				ENGINE_CALL(bdr_engine_recover_main(arguments.peer));
 				break;
+			case BDR_ROLE_SEQUENCE:
+				ENGINE_CALL(bdr_engine_sequence_main());
+				break;
 		}
 	}
 	PG_CATCH();
@@ -1815,6 +1824,12 @@ void
 bdr_recover_main(Datum arg)
 {
 	WorkerMain(BDR_ROLE_RECOVER);
+}
+
+void
+bdr_sequence_main(Datum arg)
+{
+	WorkerMain(BDR_ROLE_SEQUENCE);
 }
 
 /* ---- supervisor ----------------------------------------------------------------------------------------------- */

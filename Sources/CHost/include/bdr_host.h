@@ -175,7 +175,8 @@ uint32_t bdr_host_random(void);
 
 /* ---- workers (workers.c) -------------------------------------------------------------------------------------- */
 
-enum { BDR_ROLE_MANAGER = 1, BDR_ROLE_APPLY = 2, BDR_ROLE_JOIN = 3, BDR_ROLE_GROUP = 4, BDR_ROLE_RECOVER = 5 };
+enum { BDR_ROLE_MANAGER = 1, BDR_ROLE_APPLY = 2, BDR_ROLE_JOIN = 3, BDR_ROLE_GROUP = 4, BDR_ROLE_RECOVER = 5,
+	BDR_ROLE_SEQUENCE = 6 };
 
 typedef struct BdrWorkerInfo
 {
