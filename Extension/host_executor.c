@@ -1064,6 +1064,18 @@ CloseTargets(void)
 }
 
 void
+bdr_executor_close(void)
+{
+	FireDeferredTriggers(false);
+	CloseTargets();
+	if (wrote_since_increment)
+	{
+		CommandCounterIncrement();
+		wrote_since_increment = false;
+	}
+}
+
+void
 bdr_executor_end_transaction(bool commit)
 {
 	if (commit)

@@ -526,7 +526,7 @@ CREATE FUNCTION bdr.show_subscription_status(
 		OUT peer oid, OUT worker_pid int, OUT status text, OUT receive_lsn pg_lsn, OUT receive_commit_lsn pg_lsn,
 		OUT last_xact_replay_lsn pg_lsn, OUT last_xact_flush_lsn pg_lsn, OUT last_xact_replay_timestamp timestamptz,
 		OUT connect_time timestamptz, OUT nconnect bigint, OUT ninsert bigint, OUT nupdate bigint, OUT ndelete bigint,
-		OUT ntruncate bigint, OUT ncommit bigint, OUT nconflict bigint, OUT nmissing bigint, OUT last_error_sqlstate text,
+		OUT ntruncate bigint, OUT nddl bigint, OUT ncommit bigint, OUT nconflict bigint, OUT nmissing bigint, OUT last_error_sqlstate text,
 		OUT last_error_message text, OUT last_error_time timestamptz, OUT confirm_rate bigint,
 		OUT complete_time timestamptz)
 	RETURNS SETOF record
@@ -1027,7 +1027,7 @@ COMMENT ON VIEW bdr.subscription_summary IS 'from which nodes the local one rece
 
 CREATE VIEW bdr.stat_subscription AS
 SELECT s.sub_name, s.pgl_subscription_id AS subid, w.nconnect, w.ncommit, NULL::bigint AS nabort, NULL::bigint AS nerror,
-	NULL::bigint AS nskippedtx, w.ninsert, w.nupdate, w.ndelete, w.ntruncate, NULL::bigint AS nddl,
+	NULL::bigint AS nskippedtx, w.ninsert, w.nupdate, w.ndelete, w.ntruncate, w.nddl,
 	NULL::bigint AS ndeadlocks, NULL::bigint AS nretries, NULL::bigint AS shared_blks_hit,
 	NULL::bigint AS shared_blks_read, NULL::bigint AS shared_blks_dirtied, NULL::bigint AS shared_blks_written,
 	NULL::double precision AS blk_read_time, NULL::double precision AS blk_write_time, w.connect_time,

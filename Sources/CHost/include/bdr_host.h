@@ -222,8 +222,25 @@ void bdr_host_progress_received(uint64_t receive_lsn, uint64_t receive_commit_ls
 void bdr_host_progress_applied(uint64_t remote_lsn, int64_t commit_time);
 void bdr_host_progress_flushed(uint64_t remote_lsn);
 enum { BDR_COUNT_INSERT = 0, BDR_COUNT_UPDATE, BDR_COUNT_DELETE, BDR_COUNT_TRUNCATE, BDR_COUNT_COMMIT, BDR_COUNT_CONFLICT,
-	   BDR_COUNT_MISSING, BDR_COUNT_KINDS };
+	   BDR_COUNT_MISSING, BDR_COUNT_DDL, BDR_COUNT_KINDS };
 void bdr_host_progress_count(int32_t kind, uint64_t n);
+
+/* ---- DDL (host_ddl.c) ----------------------------------------------------------------------------------------- */
+
+/* A statement. Texts are in the encoding of the database. */
+typedef struct BdrDdl {
+	const char *tag;
+	const char *role;
+	const char *session_role;		/* may be empty */
+	const char *statement;
+	const char *server;
+	const char *const *settings;	/* names and values in turn, ended by NULL */
+	const char *const *sets;		/* ended by NULL */
+	bool of_server;
+} BdrDdl;
+/* Runs a statement of another node in the transaction that is being applied. content: of the message, for the WAL of this node.
+ * Whatever is open of relations is closed before. */
+int32_t bdr_host_ddl(const BdrDdl *ddl, const uint8_t *content, size_t length);
 
 /* ---- replication slots (host_slot.c) -------------------------------------------------------------------------- */
 

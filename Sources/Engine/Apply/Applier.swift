@@ -191,8 +191,14 @@ final class Applier {
     }
 
     func message(_ message: LogicalMessage) throws {
-        // transactional ones only mark a place
-        guard !message.isTransactional, !self.settings.isForwarded else {
+        if message.isTransactional {
+            // others only mark a place
+            if message.prefix == DdlMessage.prefix {
+                try self.ddl(message.content)
+            }
+            return
+        }
+        guard !self.settings.isForwarded else {
             return
         }
         guard self.transaction == nil else {
