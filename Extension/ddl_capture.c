@@ -29,6 +29,7 @@
 #include "commands/extension.h"
 #include "miscadmin.h"
 #include "replication/message.h"
+#include "tcop/tcopprot.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -45,6 +46,10 @@ bool		bdr_ddl_replication = true;
 bool		bdr_role_replication = true;
 
 static object_access_hook_type previous_object_access = NULL;
+
+/* While bdr.replicate_ddl_command runs a statement: it is sent in any case, for these replication sets. */
+static bool forced = false;
+static const char *const *forced_sets = NULL;
 
 /* The innermost statement that is running. */
 static BdrDdlFrame *innermost = NULL;
@@ -101,7 +106,7 @@ bdr_ddl_write(const char *content, Size length)
 }
 
 static bytea *
-Encode(const BdrDdlPlan *plan, const char *tag, const char *statement, const char *const *sets)
+Encode(const BdrDdlPlan *plan, const char *tag, const char *statement)
 {
 	const char *settings[2 * lengthof(bdr_ddl_settings) + 2];
 	const char *none[] = {NULL};
@@ -134,7 +139,7 @@ Encode(const BdrDdlPlan *plan, const char *tag, const char *statement, const cha
 	ddl.statement = statement;
 	ddl.server = bdr_ddl_server();
 	ddl.settings = settings;
-	ddl.sets = sets ? sets : none;
+	ddl.sets = forced_sets ? forced_sets : none;
 	ddl.of_server = plan->of_role;
 	ENGINE_CALL(bdr_engine_ddl_encode(&ddl, &content));
 	return content;
@@ -243,7 +248,7 @@ ObjectAccess(ObjectAccessType access, Oid class_id, Oid object_id, int sub_id, v
 		if (!RelationIsValid(relation))
 			elog(ERROR, "relation %u is not known while it is created", object_id);
 		if (relation->rd_rel->relpersistence == RELPERSISTENCE_PERMANENT)
-			Emit(Encode(&frame->plan, frame->tag, DefinitionOf(relation, frame->plan.into), NULL));
+			Emit(Encode(&frame->plan, frame->tag, DefinitionOf(relation, frame->plan.into)));
 		RelationClose(relation);
 	}
 }
@@ -289,12 +294,21 @@ bdr_ddl_begin(BdrDdlFrame *frame, PlannedStmt *planned, const char *query, Proce
 	if (context == PROCESS_UTILITY_SUBCOMMAND || !IsReplicating())
 		return;
 
-	enforce = bdr_ddl_replication;
+	enforce = bdr_ddl_replication || forced;
 	bdr_ddl_judge(statement, query, enforce, &frame->plan);
-	if (frame->plan.kind == BDR_DDL_LOCAL || (frame->plan.of_role && !bdr_role_replication))
+	/* as far as it says what it asks for */
+	if (forced && IsA(statement, RefreshMatViewStmt))
+		frame->plan.kind = BDR_DDL_TEXT;
+	else if (forced && frame->plan.kind == BDR_DDL_LOCAL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("%s cannot be replicated", GetCommandTagName(CreateCommandTag(statement))),
+				 errdetail("It concerns the server, or objects that are on this node only."),
+				 errhint("Use bdr.run_on_all_nodes().")));
+	if (frame->plan.kind == BDR_DDL_LOCAL || (frame->plan.of_role && !bdr_role_replication && !forced))
 		return;
 	frame->tag = GetCommandTagName(CreateCommandTag(statement));
-	if (!bdr_ddl_replication)
+	if (!enforce)
 	{
 		ereport(WARNING,
 				(errmsg("%s is not replicated because bdr.ddl_replication is off", frame->tag)));
@@ -315,7 +329,7 @@ bdr_ddl_begin(BdrDdlFrame *frame, PlannedStmt *planned, const char *query, Proce
 
 	frame->captures = true;
 	if (frame->plan.kind == BDR_DDL_TEXT && !frame->plan.after)
-		Emit(Encode(&frame->plan, frame->tag, frame->text, NULL));
+		Emit(Encode(&frame->plan, frame->tag, frame->text));
 	frame->temp_flag = MyXactFlags & XACT_FLAGS_ACCESSEDTEMPNAMESPACE;
 	MyXactFlags &= ~XACT_FLAGS_ACCESSEDTEMPNAMESPACE;
 }
@@ -344,7 +358,7 @@ bdr_ddl_end(BdrDdlFrame *frame)
 				 errdetail("Temporary objects are not there on other nodes."),
 				 errhint("Use permanent objects, or SET bdr.ddl_replication = off.")));
 	if (frame->captures && frame->plan.after)
-		Emit(Encode(&frame->plan, frame->tag, frame->text, NULL));
+		Emit(Encode(&frame->plan, frame->tag, frame->text));
 	foreach(cell, frame->deferred)
 		Emit(lfirst(cell));
 	frame->deferred = NIL;
@@ -356,6 +370,99 @@ bdr_ddl_pop(BdrDdlFrame *frame)
 	if (frame->captures)
 		MyXactFlags |= frame->temp_flag;
 	innermost = frame->outer;
+}
+
+/* ---- bdr.replicate_ddl_command -------------------------------------------------------------------------------- */
+
+/* Sends a statement without running it here. */
+static void
+QueueOnly(PlannedStmt *planned, const char *query)
+{
+	BdrDdlFrame frame;
+
+	PG_TRY();
+	{
+		bdr_ddl_begin(&frame, planned, query, PROCESS_UTILITY_QUERY);
+		if (frame.plan.kind == BDR_DDL_TABLE_AS)
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("%s can't be run on other nodes alone", frame.tag)));
+		if (frame.captures && frame.plan.after)
+			Emit(Encode(&frame.plan, frame.tag, frame.text));
+	}
+	PG_CATCH();
+	{
+		bdr_ddl_pop(&frame);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	bdr_ddl_pop(&frame);
+}
+
+/* One statement of a string. */
+static void
+RunForced(PlannedStmt *planned, const char *query, bool here)
+{
+	QueryCompletion completion;
+
+	if (planned->commandType != CMD_UTILITY || GetCommandLogLevel(planned->utilityStmt) != LOGSTMT_DDL)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("bdr.replicate_ddl_command runs DDL only"),
+				 errdetail("The statement is %s.", GetCommandTagName(CreateCommandTag((Node *) planned))),
+				 errhint("Rows are replicated by themselves; for anything else use bdr.run_on_all_nodes().")));
+	if (here)
+		ProcessUtility(planned, query, false, PROCESS_UTILITY_QUERY, NULL, NULL, None_Receiver, &completion);
+	else
+		QueueOnly(planned, query);
+	CommandCounterIncrement();
+}
+
+static void
+RunAllForced(const char *commands, bool here)
+{
+	ListCell   *cell;
+
+	foreach(cell, pg_parse_query(commands))
+	{
+		List	   *planned = pg_plan_queries(pg_analyze_and_rewrite_fixedparams(lfirst_node(RawStmt, cell), commands, NULL, 0, NULL),
+											  commands, CURSOR_OPT_PARALLEL_OK, NULL);
+		ListCell   *each;
+
+		foreach(each, planned)
+			RunForced(lfirst_node(PlannedStmt, each), commands, here);
+	}
+}
+
+void
+bdr_ddl_run(const char *commands, const char *const *sets, const char *locking, bool here)
+{
+	bool		was_forced = forced;
+	const char *const *outer_sets = forced_sets;
+	int			guc_level;
+
+	if (!bdr_node_is_active())
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("this database is not an active bdr node"),
+				 errhint("See bdr.local_node_summary.")));
+	guc_level = NewGUCNestLevel();
+	if (locking && GetConfigOption("bdr.ddl_locking", true, false) != NULL)
+		(void) set_config_option("bdr.ddl_locking", locking, superuser() ? PGC_SUSET : PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_SAVE, true, 0, false);
+	forced = true;
+	forced_sets = sets;
+	PG_TRY();
+	{
+		RunAllForced(commands, here);
+	}
+	PG_FINALLY();
+	{
+		forced = was_forced;
+		forced_sets = outer_sets;
+	}
+	PG_END_TRY();
+	AtEOXact_GUC(true, guc_level);
 }
 
 /* ---- settings ------------------------------------------------------------------------------------------------- */

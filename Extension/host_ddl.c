@@ -119,7 +119,8 @@ RunAsOrigin(const BdrDdl *ddl)
 		if (!OidIsValid(session_role))
 			session_role = role;
 		SetSessionAuthorization(session_role, superuser_arg(session_role));
-		SetUserIdAndSecContext(role, 0);
+		/* user functions that run inside must not become this worker: it was started as a superuser */
+		SetUserIdAndSecContext(role, SECURITY_LOCAL_USERID_CHANGE);
 		guc_level = NewGUCNestLevel();
 		UseSettings(ddl);
 		PushActiveSnapshot(GetTransactionSnapshot());

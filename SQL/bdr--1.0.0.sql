@@ -493,6 +493,35 @@ CREATE FUNCTION bdr.alter_subscription_disable(subscription_name name DEFAULT NU
 COMMENT ON FUNCTION bdr.alter_subscription_disable(name, boolean) IS
 	'stops receiving, at commit or at once; returns how many subscriptions were switched off';
 
+CREATE FUNCTION bdr.alter_subscription_skip_changes_upto(subname text, skip_upto_and_including pg_lsn) RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME', 'bdr_alter_subscription_skip_changes_upto';
+COMMENT ON FUNCTION bdr.alter_subscription_skip_changes_upto(text, pg_lsn) IS
+	'gives transactions of another node up that can''t be applied here';
+
+CREATE FUNCTION bdr.run_on_all_nodes(query text) RETURNS json
+	LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME', 'bdr_run_on_all_nodes';
+COMMENT ON FUNCTION bdr.run_on_all_nodes(text) IS 'runs statements on each node, and tells what each answered';
+
+CREATE FUNCTION bdr.run_on_nodes(node_names text[], query text) RETURNS json
+	LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME', 'bdr_run_on_nodes';
+COMMENT ON FUNCTION bdr.run_on_nodes(text[], text) IS 'the same on some nodes';
+
+CREATE FUNCTION bdr.run_on_group(node_group_name text, query text) RETURNS json
+	LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME', 'bdr_run_on_group';
+COMMENT ON FUNCTION bdr.run_on_group(text, text) IS 'the same on the nodes of a group';
+
+-- the search_path of the session is part of what the statement means
+CREATE FUNCTION bdr.replicate_ddl_command(ddl_cmd text, replication_sets text[] DEFAULT NULL, ddl_locking text DEFAULT NULL,
+		execute_locally boolean DEFAULT true)
+	RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'bdr_replicate_ddl_command';
+COMMENT ON FUNCTION bdr.replicate_ddl_command(text, text[], text, boolean) IS
+	'runs DDL here and on the other nodes, whatever bdr.ddl_replication says';
+
 CREATE FUNCTION bdr.request_replay_progress_update() RETURNS void
 	LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 	AS 'MODULE_PATHNAME', 'bdr_request_replay_progress_update';

@@ -108,6 +108,9 @@ const char *bdr_host_conn_hint(const BdrConn *conn);
  * the latch. BDR_OK or BDR_REMOTE_ERROR. */
 int32_t bdr_host_conn_query(BdrConn *conn, const char *sql, int32_t nargs, const char *const *args,
 							BdrSqlResult **result);
+/* The same for statements of users, by the simple protocol. Row 0 of the result is what the last command says of itself, rows 1 and
+ * 2 are the names of its columns (processed: how many) and what they are in JSON ('b', 'n', 'j', 't'); its rows follow. */
+int32_t bdr_host_conn_run(BdrConn *conn, const char *sql, BdrSqlResult **result);
 /* Statements fail from now on (connection_failure) when no answer comes for so long; 0 = never. */
 void bdr_host_conn_set_timeout(BdrConn *conn, int32_t timeout_ms);
 /* Sends a statement that ends in COPY BOTH (START_REPLICATION). */

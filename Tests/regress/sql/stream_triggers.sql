@@ -1,5 +1,6 @@
 -- Stream triggers: functions that see the changes of the other node before they are applied. Conflicts are made as in conflict_log.
 
+SET bdr.ddl_replication = off; SET client_min_messages = error;
 CREATE PROCEDURE apart() LANGUAGE plpgsql AS $$
 BEGIN
 	PERFORM bdr.alter_subscription_disable();
@@ -18,6 +19,7 @@ ALTER TABLE st_full REPLICA IDENTITY FULL;
 CREATE TABLE st_parts (id int PRIMARY KEY, v int) PARTITION BY RANGE (id);
 CREATE TABLE st_parts_all PARTITION OF st_parts DEFAULT;
 \c node2
+SET bdr.ddl_replication = off; SET client_min_messages = error;
 CREATE PROCEDURE apart() LANGUAGE plpgsql AS $$
 BEGIN
 	PERFORM bdr.alter_subscription_disable();
@@ -156,9 +158,12 @@ SELECT bdr.wait_slot_confirm_lsn();
 SELECT to_regclass('st_seen') IS NULL AS not_here;
 SELECT * FROM st ORDER BY id;
 \c node2
+SET bdr.ddl_replication = off; SET client_min_messages = error;
 SELECT bdr.drop_trigger('a tell_bdrt', 'st'), bdr.drop_trigger('tell', 'st');
 SELECT bdr.drop_trigger('tell', 'st');
+SET client_min_messages = notice;
 SELECT bdr.drop_trigger('tell', 'st', true);
+SET client_min_messages = error;
 TRUNCATE st_seen;
 
 -- Transform: rows are changed and dropped, in the order of names, keys too.
@@ -188,6 +193,7 @@ UPDATE st SET id = 50 WHERE id = 24;
 UPDATE st SET w = 5 WHERE id = 26;
 SELECT bdr.wait_slot_confirm_lsn();
 \c node2
+SET bdr.ddl_replication = off; SET client_min_messages = error;
 SELECT * FROM st WHERE id >= 20 ORDER BY id;
 SELECT bdr.drop_trigger('a', 'st'), bdr.drop_trigger('b', 'st');
 
@@ -230,6 +236,7 @@ CALL together();
 SELECT bdr.wait_slot_confirm_lsn();
 CALL together();
 \c node2
+SET bdr.ddl_replication = off; SET client_min_messages = error;
 SELECT * FROM st WHERE id >= 60 ORDER BY id;
 SELECT conflict_type, conflict_resolution, remote_tuple, local_tuple, apply_tuple FROM bdr.conflict_history WHERE relname = 'st'
 	ORDER BY local_time, remote_change_nr;
@@ -253,6 +260,7 @@ SELECT bdr.drop_trigger('bad', 'st');
 \c node1
 SELECT bdr.wait_slot_confirm_lsn();
 \c node2
+SET bdr.ddl_replication = off; SET client_min_messages = error;
 SELECT id, v FROM st WHERE id = 70;
 
 -- So does a conflict trigger that returns another key, or a row that it has changed itself.
@@ -283,6 +291,7 @@ SELECT bdr.drop_trigger('own', 'st');
 SELECT bdr.wait_slot_confirm_lsn();
 CALL together();
 \c node2
+SET bdr.ddl_replication = off; SET client_min_messages = error;
 SELECT * FROM st WHERE id >= 80;
 
 -- Values stored out of line; partitioned tables with other columns; DROP TABLE.
@@ -300,6 +309,7 @@ INSERT INTO st_parts VALUES (1, 1), (200, 2);
 UPDATE st_parts SET v = 30;
 SELECT bdr.wait_slot_confirm_lsn();
 \c node2
+SET bdr.ddl_replication = off; SET client_min_messages = error;
 SELECT line FROM st_seen ORDER BY n;
 SELECT id, length(v) FROM st_full;
 SELECT tableoid::regclass, * FROM st_parts ORDER BY id;
@@ -313,5 +323,6 @@ DROP FUNCTION st_tell, st_add, st_sum, st_wrong, st_long, st_other, st_definer;
 REVOKE CREATE ON SCHEMA public FROM regress_st_owner, regress_st_other;
 DROP ROLE regress_st_owner, regress_st_other;
 \c node1
+SET bdr.ddl_replication = off; SET client_min_messages = error;
 DROP TABLE st, st_full, st_parts;
 DROP PROCEDURE apart, together;

@@ -33,7 +33,7 @@ $_->sql('CREATE ROLE nobody_special') for $b, $c;
 join_node($b, $a);
 join_node($c, $b);
 # attribute numbers differ from now on
-$c->sql('ALTER TABLE t DROP COLUMN gone; ALTER TABLE t ADD COLUMN gone int');
+$c->sql_here('ALTER TABLE t DROP COLUMN gone; ALTER TABLE t ADD COLUMN gone int');
 
 sub settled
 {
