@@ -25,6 +25,7 @@ typedef struct BdrDdlPlan
 	BdrDdlKind	kind;
 	bool		of_role;		/* concerns roles, which belong to the server */
 	bool		after;			/* known only afterwards whether it is replicated */
+	RangeVar   *table;			/* is being made, and should have a key */
 	RangeVar   *view;			/* becomes temporary when what it reads is */
 	bool		may_use_temporary;	/* the text means the same on other nodes all the same */
 	IntoClause *into;			/* of BDR_DDL_TABLE_AS */
@@ -61,6 +62,10 @@ extern void bdr_ddl_run(const char *commands, const char *const *sets, const cha
 extern const char *const bdr_ddl_settings[];
 /* Names this server among those of a group, also when another one was made as a copy of it. */
 extern char *bdr_ddl_server(void);
+/* For functions of ours that act like DDL: has other nodes run a statement, which may be a SELECT of such a function, as the user
+ * and with the settings of this session. To be called before, or in the middle of, what is done here; takes the DDL lock, and with
+ * a relation its DML lock. Does nothing where DDL would not be replicated; true if the statement was sent. */
+extern bool bdr_ddl_replicate(const char *tag, const char *statement, Oid relation);
 extern void bdr_ddl_write(const char *content, Size length);
 
 #endif

@@ -17,6 +17,7 @@
 
 #include "access/htup_details.h"
 #include "access/parallel.h"
+#include "access/relation.h"
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "catalog/namespace.h"
@@ -342,12 +343,38 @@ IsTemporary(const RangeVar *name)
 	return OidIsValid(relid) && get_rel_persistence(relid) == RELPERSISTENCE_TEMP;
 }
 
+/* Rows of such a table can be inserted only. */
+static void
+WarnOfMissingKey(const RangeVar *name)
+{
+	Oid			relid = RangeVarGetRelid(name, NoLock, true);
+	Relation	relation;
+
+	if (!OidIsValid(relid))
+		return;
+	relation = try_relation_open(relid, NoLock);
+	if (relation == NULL)
+		return;
+	/* one that was there already was warned of then */
+	if (relation->rd_createSubid == GetCurrentSubTransactionId() && !relation->rd_rel->relispartition &&
+		!OidIsValid(RelationGetReplicaIndex(relation)) && relation->rd_rel->relreplident != REPLICA_IDENTITY_FULL &&
+		!OidIsValid(relation->rd_pkindex))
+		ereport(WARNING,
+				(errmsg("table \"%s\" has no primary key: its rows can't be updated or deleted", RelationGetRelationName(relation)),
+				 errhint("Add a primary key, or ALTER TABLE ... REPLICA IDENTITY FULL.")));
+	relation_close(relation, NoLock);
+}
+
 void
 bdr_ddl_end(BdrDdlFrame *frame)
 {
 	ListCell   *cell;
 
-	if (!frame->captures || frame->plan.kind != BDR_DDL_TEXT)
+	if (!frame->captures)
+		return;
+	if (frame->plan.table)
+		WarnOfMissingKey(frame->plan.table);
+	if (frame->plan.kind != BDR_DDL_TEXT)
 		return;
 	if (frame->plan.view && IsTemporary(frame->plan.view))
 		frame->captures = false;
@@ -370,6 +397,18 @@ bdr_ddl_pop(BdrDdlFrame *frame)
 	if (frame->captures)
 		MyXactFlags |= frame->temp_flag;
 	innermost = frame->outer;
+}
+
+bool
+bdr_ddl_replicate(const char *tag, const char *statement, Oid relation)
+{
+	BdrDdlPlan	plan = {BDR_DDL_TEXT};
+
+	if (!IsReplicating() || !(bdr_ddl_replication || forced))
+		return false;
+	bdr_ddl_lock(OidIsValid(relation) ? BDR_DDL_LOCK_DML : BDR_DDL_LOCK_DDL, relation);
+	Emit(Encode(&plan, tag, statement));
+	return true;
 }
 
 /* ---- bdr.replicate_ddl_command -------------------------------------------------------------------------------- */

@@ -677,6 +677,8 @@ JudgeCreateTable(CreateStmt *statement, bool enforce, BdrDdlPlan *plan)
 	if (ScopeOfNewRelation(statement->relation) != SHARED)
 		return;
 	plan->kind = BDR_DDL_TEXT;
+	if (IsA(statement, CreateStmt))
+		plan->table = statement->relation;
 	if (!enforce)
 		return;
 	foreach(cell, statement->inhRelations)
@@ -699,6 +701,7 @@ JudgeTableAs(CreateTableAsStmt *statement, BdrDdlPlan *plan)
 	{
 		plan->kind = BDR_DDL_TABLE_AS;
 		plan->into = statement->into;
+		plan->table = statement->into->rel;
 	}
 }
 

@@ -10,6 +10,8 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "storage/latch.h"
+#include "storage/lwlock.h"
+#include "storage/proc.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
@@ -330,6 +332,19 @@ bdr_alter_subscription_skip_changes_upto(PG_FUNCTION_ARGS)
 	PG_RETURN_VOID();
 }
 
+/* Whether those who build an index concurrently wait for the snapshots of this session. The end of the transaction resets it. */
+static void
+IgnoreForIndexes(bool ignore)
+{
+	LWLockAcquire(ProcArrayLock, LW_EXCLUSIVE);
+	if (ignore)
+		MyProc->statusFlags |= PROC_IN_SAFE_IC;
+	else
+		MyProc->statusFlags &= ~PROC_IN_SAFE_IC;
+	ProcGlobal->statusFlags[MyProc->pgxactoff] = MyProc->statusFlags;
+	LWLockRelease(ProcArrayLock);
+}
+
 /* JSON, which the server checks. */
 static Datum
 RunOnNodes(FunctionCallInfo fcinfo, const char *const *names, const char *group, const char *query)
@@ -338,7 +353,11 @@ RunOnNodes(FunctionCallInfo fcinfo, const char *const *names, const char *group,
 	Datum		answer;
 
 	bdr_require_preload();
+	/* CREATE INDEX CONCURRENTLY on this node would wait for ever for the session that waits for it; plans of this one are made */
+	if (!IsolationUsesXactSnapshot())
+		IgnoreForIndexes(true);
 	ENGINE_CALL(bdr_engine_run_on_nodes(names, group, query, &answers));
+	IgnoreForIndexes(false);
 	answer = EngineText(fcinfo, answers);
 	return DirectFunctionCall1(json_in, CStringGetDatum(TextDatumGetCString(answer)));
 }

@@ -7,6 +7,7 @@
 #include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_authid.h"
+#include "executor/spi.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "nodes/nodeFuncs.h"
@@ -86,9 +87,14 @@ RunStatement(const BdrDdl *ddl)
 		QueryCompletion completion;
 
 		if (statement->commandType != CMD_UTILITY)
-			ereport(ERROR,
-					(errcode(ERRCODE_PROTOCOL_VIOLATION),
-					 errmsg("a replicated statement is no utility statement")));
+		{
+			/* the call of a function of ours */
+			SPI_connect();
+			if (SPI_execute(ddl->statement, false, 0) < 0)
+				elog(ERROR, "could not run a replicated call");
+			SPI_finish();
+			continue;
+		}
 		/* not top level: what can't run inside a transaction must not end the one that is being applied */
 		ProcessUtility(statement, ddl->statement, false, PROCESS_UTILITY_QUERY, NULL, NULL, None_Receiver, &completion);
 	}

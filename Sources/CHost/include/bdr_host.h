@@ -85,6 +85,7 @@ int32_t bdr_host_origin_drop(const char *origin_name);
 /* Apply transactions. begin: starts a local transaction for a remote one. commit: commits it with the remote end LSN and
  * commit time in its commit record, which there is even when nothing was changed; *local_end is the end of that record. */
 int32_t bdr_host_apply_begin(uint64_t remote_lsn, int64_t commit_time);
+int32_t bdr_host_apply_abort(void);
 int32_t bdr_host_apply_commit(uint64_t remote_end_lsn, int64_t commit_time, uint64_t *local_end);
 
 /* ---- libpq connections (host_libpq.c) ------------------------------------------------------------------------- */

@@ -25,6 +25,8 @@ final class Applier {
     private(set) var transaction: BeginMessage?
     /// True while a transaction is received that this node has already: its messages are read and dropped.
     var skipping = false
+    /// True while the rest of a transaction is dropped that is left out on purpose; it counts as applied.
+    var leavesOut = false
     /// End of the last transaction committed here.
     var progress: UInt64
     var transactionNumber: UInt64 = 0
@@ -161,7 +163,10 @@ final class Applier {
         self.transaction = nil
         if self.skipping {
             self.skipping = false
-            return
+            guard self.leavesOut else {
+                return
+            }
+            self.leavesOut = false
         }
         var localEnd: UInt64 = 0
         // in the WAL of the node where it was committed first

@@ -1,6 +1,7 @@
 // Applies DDL of the origin: runs the statement where it stands among the changes of its transaction.
 
 internal import CHost
+internal import Conflict
 internal import Wire
 
 extension Applier {
@@ -21,12 +22,41 @@ extension Applier {
             }
         } catch {
             setPending(error)
+            if self.conflicts.resolvers.resolver(for: .applyErrorDdl) == .skipTransaction, Self.isLasting {
+                try self.leaveOut(transaction, message)
+                return
+            }
             bdr_host_error_add_context(
                 "during apply of \(String(decoding: message.tag, as: UTF8.self)) from node \"\(self.settings.peerName)\", commit LSN "
                     + "\(LSN.text(transaction.commitLSN)), change #\(self.change)")
             throw LocatedError()
         }
         bdr_host_progress_count(Int32(BDR_COUNT_DDL), 1)
+    }
+
+    /// Whether the pending error would come again: not one of concurrency, resources, or an operator's.
+    private static var isLasting: Bool {
+        let state = String(cString: bdr_host_error_sqlstate())
+        return !["08", "40", "53", "55", "57", "58", "XX"].contains(String(state.prefix(2)))
+    }
+
+    /// Undoes what was applied of the transaction, and drops the rest of it.
+    private func leaveOut(_ transaction: BeginMessage, _ message: DdlMessage) throws {
+        let reason = String(cString: bdr_host_error_message())
+        try host(bdr_host_apply_abort())
+        for relation in self.relations.values {
+            relation.forgetUse()
+        }
+        self.transactionNumber &+= 1
+        try host(bdr_host_apply_begin(transaction.commitLSN, transaction.commitTime))
+        try self.conflicts.begin()
+        try Log.warning(
+            "left out a transaction of node \"\(self.settings.peerName)\" whose \(String(decoding: message.tag, as: UTF8.self)) failed: \(reason)",
+            sqlstate: SQLSTATE.objectNotInPrerequisiteState,
+            detail: "Commit LSN \(LSN.text(transaction.commitLSN)); statement: \(String(decoding: message.statement, as: UTF8.self))",
+            hint: "The nodes differ now. The conflict resolver \"apply_error_ddl\" is \"skip_transaction\".")
+        self.skipping = true
+        self.leavesOut = true
     }
 
     /// The message as C has it, during the call.
