@@ -1042,6 +1042,7 @@ RunUtility(PlannedStmt *planned, const char *query, bool read_only_tree, Process
 	completion};
 	const char *database;
 	BdrDdlFrame frame;
+	BdrNewTable table;
 
 	/* most commands end here; the script of an extension is judged with the command that runs it */
 	if (GetCommandLogLevel(planned->utilityStmt) == LOGSTMT_ALL || !IsTransactionState())
@@ -1058,6 +1059,7 @@ RunUtility(PlannedStmt *planned, const char *query, bool read_only_tree, Process
 		RunQuietly(&utility, database);
 		return;
 	}
+	table = bdr_new_table(planned->utilityStmt);
 	PG_TRY();
 	{
 		bdr_ddl_begin(&frame, planned, query, context);
@@ -1069,6 +1071,7 @@ RunUtility(PlannedStmt *planned, const char *query, bool read_only_tree, Process
 		bdr_ddl_pop(&frame);
 	}
 	PG_END_TRY();
+	bdr_new_table_created(&table);
 }
 
 /* Called while shared_preload_libraries are loaded. */
