@@ -1072,6 +1072,7 @@ RunUtility(PlannedStmt *planned, const char *query, bool read_only_tree, Process
 	}
 	PG_END_TRY();
 	bdr_new_table_created(&table);
+	bdr_ddl_warn(&frame);
 }
 
 /* Called while shared_preload_libraries are loaded. */

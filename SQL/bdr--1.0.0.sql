@@ -1371,6 +1371,21 @@ GRANT EXECUTE ON FUNCTION bdr.trigger_get_row(text), bdr.trigger_get_committs(te
 	bdr.trigger_get_type(), bdr.trigger_get_conflict_type(), bdr.trigger_get_origin_node_id(text) TO PUBLIC;
 GRANT SELECT ON bdr.trigger, bdr.triggers TO bdr_application;
 
+-- What other nodes are told in messages of the WAL, DDL above all, they do as whom the message names. So not everybody may write
+-- messages.
+DO LANGUAGE plpgsql $rights$
+DECLARE
+	f regprocedure;
+BEGIN
+	FOR f IN SELECT p.oid::regprocedure FROM pg_catalog.pg_proc p
+		WHERE p.pronamespace = 'pg_catalog'::regnamespace AND p.proname = 'pg_logical_emit_message'
+	LOOP
+		EXECUTE pg_catalog.format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', f);
+		EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION %s TO bdr_superuser', f);
+	END LOOP;
+END
+$rights$;
+
 -- Whoever may use a table may do with its conflict-free columns and its timestamps what operators, casts, defaults and aggregates do,
 -- and create partitions with their triggers; none shows or changes
 -- anything but its arguments.

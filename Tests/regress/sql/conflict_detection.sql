@@ -1,6 +1,5 @@
 -- How conflicts of a table are detected: switching between the methods, what new tables get, and who may do it.
 
-SET bdr.ddl_replication = off; SET client_min_messages = error;
 SET client_min_messages = warning;
 \set SHOW_CONTEXT never
 CREATE VIEW detection AS SELECT c.relname, c.relreplident AS identity, t.conflict_detection AS method,
