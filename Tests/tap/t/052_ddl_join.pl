@@ -48,7 +48,7 @@ for my $place ('create_slot', 'create_slot:done', 'copy_data', 'set_origins', 'c
 	same_rows($a, $c, $_, "$place: $_") for @tables;
 	same_rows($a, $c, q{SELECT c.relname, c.relkind, a.attname, a.atttypid::regtype FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
 		WHERE c.relnamespace = 'public'::regnamespace AND attnum > 0 AND NOT attisdropped}, "$place: definitions");
-	$c->value_ok('SELECT count(*) FROM bdr.worker_errors', '0', "$place: without an error");
+	$c->value_ok("SELECT count(*) FROM bdr.worker_errors WHERE error_message !~ 'was changed while it was copied'", '0', "$place: without an error");
 	$a->sql("SELECT bdr.part_node(@{[quote_literal($c->node_name)]})", timeout => 120);
 	$c->stop('immediate');
 }
