@@ -28,6 +28,9 @@ int			bdr_maximum_clock_skew_action;
 int			bdr_row_stamp_keep_size = 1024;
 int			bdr_max_sync_workers = 4;
 int			bdr_decoding_work_mem = 262144;
+int			bdr_default_streaming_mode = 0;
+int			bdr_streaming_work_mem = 16384;
+int			bdr_writers_per_subscription = 2;
 int			bdr_max_databases = 64;
 bool		bdr_accept_connections = true;
 bool		bdr_internal_session = false;
@@ -52,6 +55,14 @@ enum
 static const struct config_enum_entry clock_actions[] = {
 	{"wait", CLOCK_WAIT, false},
 	{"warn", CLOCK_WARN, false},
+	{NULL, 0, false}
+};
+
+enum { BDR_STREAMING_AUTO, BDR_STREAMING_WRITER, BDR_STREAMING_OFF };
+static const struct config_enum_entry streaming_modes[] = {
+	{"auto", BDR_STREAMING_AUTO, false},
+	{"writer", BDR_STREAMING_WRITER, false},
+	{"off", BDR_STREAMING_OFF, false},
 	{NULL, 0, false}
 };
 
@@ -165,6 +176,34 @@ DefineSettings(void)
 							 PGC_SUSET,
 							 0,
 							 NULL, NULL, NULL);
+	DefineCustomEnumVariable("bdr.default_streaming_mode",
+							 "Sets whether this node applies large transactions while they are still in progress on their origin.",
+							 "auto and writer: yes, by processes of their own (see bdr.writers_per_subscription). off: when they "
+							 "are committed.",
+							 &bdr_default_streaming_mode,
+							 BDR_STREAMING_AUTO,
+							 streaming_modes,
+							 PGC_SIGHUP,
+							 0,
+							 NULL, NULL, NULL);
+	DefineCustomIntVariable("bdr.streaming_work_mem",
+							"Sets how large a transaction in progress has to be to be streamed.",
+							"Memory that it takes for decoding on its origin. It takes the place of bdr.decoding_work_mem where "
+							"transactions are streamed.",
+							&bdr_streaming_work_mem,
+							16384, 64, MAX_KILOBYTES,
+							PGC_SIGHUP,
+							GUC_UNIT_KB,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("bdr.writers_per_subscription",
+							"Sets how many transactions in progress of one origin are applied at the same time.",
+							"Each takes a worker process (max_worker_processes) while it lasts. Further ones are applied when "
+							"they are committed.",
+							&bdr_writers_per_subscription,
+							2, 1, 64,
+							PGC_SIGHUP,
+							0,
+							NULL, NULL, NULL);
 	DefineCustomIntVariable("bdr.decoding_work_mem",
 							"Sets the memory that this node asks each origin to use for decoding its changes.",
 							"It takes the place of logical_decoding_work_mem on the connections that this node opens to its "

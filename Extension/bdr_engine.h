@@ -15,6 +15,16 @@ extern int32_t bdr_engine_boundary_test(const char *what, int64_t repetitions);
 extern int32_t bdr_engine_output_startup(const BdrOption *options, int32_t noptions, bool is_init, void *output,
 										 void **encoder);
 extern void bdr_engine_output_free(void *encoder);
+/* Whether the peer takes transactions in pieces while they are in progress. */
+extern bool bdr_engine_output_streams(void *encoder);
+/* A piece of such a transaction; changes are given as in others. Nothing is written if it has none. */
+extern int32_t bdr_engine_output_stream_start(void *encoder, uint32_t xid);
+extern int32_t bdr_engine_output_subtransaction(void *encoder, uint32_t subxid);
+extern int32_t bdr_engine_output_stream_stop(void *encoder);
+/* Its end, if anything of it was written. */
+extern int32_t bdr_engine_output_stream_abort(void *encoder, uint32_t xid, uint32_t subxid);
+extern int32_t bdr_engine_output_stream_commit(void *encoder, uint32_t xid, uint64_t commit_lsn, uint64_t end_lsn,
+											   int64_t commit_time);
 /* True when changes that were first committed elsewhere (origin != 0) are wanted; read once after startup. */
 /* The only origin whose transactions are wanted, 0: those of this node. */
 extern uint16_t bdr_engine_output_forward_origin(void *encoder);
@@ -54,6 +64,7 @@ extern int32_t bdr_engine_fetch_begin(const char *snapshot);
 extern int32_t bdr_engine_fetch_table(const char *table, int64_t first_block, int64_t end_block);
 extern int32_t bdr_engine_fetch_next(uint64_t *rows, uint64_t *bytes);
 extern int32_t bdr_engine_promote_node(bool wait_for_completion);
+extern int32_t bdr_engine_writer_main(uint32_t peer);
 extern int32_t bdr_engine_recover_main(uint32_t peer);
 
 /* Records an error of a worker that has ended its transaction (own transaction inside). */

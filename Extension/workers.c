@@ -1354,7 +1354,8 @@ bdr_host_database_origins(BdrSqlResult **result)
 /* ---- progress of an apply worker ------------------------------------------------------------------------------ */
 
 /*
- * Only the worker itself writes its progress, once or so a transaction; a plain store of 64 bits is never seen torn.
+ * Only the worker itself writes its progress, once or so a transaction; a plain store of 64 bits is never seen torn. Its writers
+ * count with it.
  */
 static inline Progress *
 MyProgress(void)
@@ -1437,7 +1438,7 @@ bdr_host_progress_count(int32_t kind, uint64_t n)
 	Progress   *progress = MyProgress();
 
 	if (progress && kind >= 0 && kind < BDR_COUNT_KINDS)
-		pg_atomic_write_u64(&progress->counters[kind], pg_atomic_read_u64(&progress->counters[kind]) + n);
+		pg_atomic_fetch_add_u64(&progress->counters[kind], n);
 }
 
 /* ---- the session of a worker ---------------------------------------------------------------------------------- */
@@ -1757,6 +1758,33 @@ WorkerMain(int32 role)
 	if (role == BDR_ROLE_MANAGER && shutdown_requested)
 		exit_code = 1;
 	proc_exit(exit_code);
+}
+
+/* ---- writers (stream_writer.c), which are part of the apply worker that started them ---- */
+
+int
+bdr_worker_entry(void)
+{
+	return my_worker ? (int) (my_worker - workers) : -1;
+}
+
+void
+bdr_writer_signals(void)
+{
+	pqsignal(SIGTERM, HandleWorkerShutdown);
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	BackgroundWorkerUnblockSignals();
+}
+
+void
+bdr_writer_connect(int entry, Oid database)
+{
+	if (shared == NULL || entry < 0 || entry >= shared->nworkers || workers[entry].database != database)
+		elog(ERROR, "bdr: a writer without an apply worker");
+	my_worker = &workers[entry];
+	BackgroundWorkerInitializeConnectionByOid(database, InvalidOid, 0);
+	bdr_session_hygiene();
+	pgstat_report_activity(STATE_IDLE, NULL);
 }
 
 void
