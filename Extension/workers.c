@@ -2363,6 +2363,7 @@ bdr_show_subscription_status(PG_FUNCTION_ARGS)
 			COUNT("ncommit", counters[BDR_COUNT_COMMIT]),
 			COUNT("nconflict", counters[BDR_COUNT_CONFLICT]),
 			COUNT("nmissing", counters[BDR_COUNT_MISSING]),
+			COUNT("nddl", counters[BDR_COUNT_DDL]),
 			{"nerror", INT8OID, Int64GetDatum((int64) worker->errors), false},
 			{"last_error_sqlstate", TEXTOID, CStringGetTextDatum(worker->sqlstate), !errors},
 			{"last_error_message", TEXTOID, CStringGetTextDatum(worker->message), !errors},
