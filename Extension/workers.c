@@ -92,6 +92,7 @@ typedef struct Progress
 	pg_atomic_uint64 confirm_rate;
 	pg_atomic_uint64 complete_time;
 	pg_atomic_uint64 connects;
+	pg_atomic_uint64 stream_after;	/* transactions in progress are not asked for before; for the next process, too */
 	pg_atomic_uint64 counters[BDR_COUNT_KINDS];
 } Progress;
 
@@ -274,6 +275,7 @@ StartupShmem(void)
 			pg_atomic_init_u64(&progress->confirm_rate, 0);
 			pg_atomic_init_u64(&progress->complete_time, 0);
 			pg_atomic_init_u64(&progress->connects, 0);
+			pg_atomic_init_u64(&progress->stream_after, 0);
 			for (int kind = 0; kind < BDR_COUNT_KINDS; kind++)
 				pg_atomic_init_u64(&progress->counters[kind], 0);
 		}
@@ -1436,6 +1438,29 @@ bdr_host_publish_peer(uint32_t peer, uint64_t confirm_rate, int64_t complete_tim
 		pg_atomic_write_u64(&worker->progress.complete_time, (uint64) complete_time);
 	}
 	LWLockRelease(shared->lock);
+}
+
+void
+bdr_host_stream_after(int64_t time)
+{
+	Progress   *progress = MyProgress();
+
+	if (progress)
+		pg_atomic_write_u64(&progress->stream_after, (uint64) time);
+}
+
+int64_t
+bdr_host_streams_after(void)
+{
+	Progress   *progress = MyProgress();
+
+	return progress ? (int64) pg_atomic_read_u64(&progress->stream_after) : 0;
+}
+
+void
+bdr_host_lock_timeout(int32_t milliseconds)
+{
+	LockTimeout = milliseconds;
 }
 
 void

@@ -260,6 +260,12 @@ enum { BDR_WRITER_STARTING = 0, BDR_WRITER_READY, BDR_WRITER_BUSY, BDR_WRITER_DO
 enum { BDR_STREAM_RELATIONS = 'r', BDR_STREAM_BEGIN = 'b', BDR_STREAM_CHANGES = 'd', BDR_STREAM_ABORT = 'a',
 	   BDR_STREAM_COMMIT = 'c' };
 
+/* Transactions in progress are not asked for before this time (µs since 2000): what the last process left, too. */
+void bdr_host_stream_after(int64_t time);
+int64_t bdr_host_streams_after(void);
+/* How long this process waits for a lock; 0: for ever. */
+void bdr_host_lock_timeout(int32_t milliseconds);
+
 /* The leader's side. Starts a writer; 1 when no worker slot of the server is free. */
 int32_t bdr_host_writer_start(uint32_t peer, const char *name, BdrWriter **writer);
 /* BDR_RETRY: the queue is full; call again with the same message. 1: the writer has gone. */
