@@ -6,7 +6,7 @@
 #   make demo-stop        stops and removes what `make demo` started
 #   make check            installs what is missing, builds and runs all tests
 #   make bench            compares with native logical replication (BENCH_OPTS='--quick'; bench/run --help lists them)
-#   make check-swift | check-regress | check-tap [TESTS='001_walk 008_crash']
+#   make check-swift | check-counts | check-regress | check-tap [TESTS='001_walk 008_crash']
 #
 # PG_CONFIG=… chooses another server, CC=clang another C compiler, BUILD=… another folder for what is built.
 # The rules that make and install the module are in Extension/pgxs.mk: they need the server's headers, which the targets
@@ -21,7 +21,7 @@ export PG_CONFIG BUILD
 
 MODULE_TARGETS = all install installdirs uninstall bdr.so
 
-.PHONY: $(MODULE_TARGETS) clean dependencies demo demo-stop bench check check-swift check-regress check-tap
+.PHONY: $(MODULE_TARGETS) clean dependencies demo demo-stop bench check check-swift check-counts check-regress check-tap
 .DEFAULT_GOAL := all
 
 $(MODULE_TARGETS):
@@ -44,10 +44,10 @@ bench:
 	@$(MAKE) --no-print-directory all
 	@bench/run $(BENCH_OPTS)
 
-check check-swift check-regress check-tap:
+check check-swift check-counts check-regress check-tap:
 	@scripts/install-dependencies check
 	@$(MAKE) --no-print-directory all
-	@scripts/check $(if $(filter check,$@),swift regress tap,$(@:check-%=%))
+	@scripts/check $(if $(filter check,$@),swift counts regress tap,$(@:check-%=%))
 
 clean:
 	rm -rf $(BUILD)

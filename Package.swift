@@ -9,7 +9,9 @@ import PackageDescription
 let package = Package(
     name: "bdr",
     products: [
-        .library(name: "BDR", type: .static, targets: ["Engine"])
+        .library(name: "BDR", type: .static, targets: ["Engine"]),
+        // Counted by scripts/check-counts.
+        .executable(name: "hot-loops", targets: ["HotLoops"]),
     ],
     targets: [
         .target(name: "Wire"),
@@ -18,6 +20,7 @@ let package = Package(
         .target(name: "Sequences"),
         .target(name: "CHost"),
         .target(name: "Engine", dependencies: ["CHost", "Wire", "Conflict", "Membership", "Sequences"]),
+        .executableTarget(name: "HotLoops", dependencies: ["Wire", "Conflict"], path: "Tests/HotLoops"),
         .testTarget(name: "WireTests", dependencies: ["Wire"]),
         // Its model goes through millions of states.
         .testTarget(
