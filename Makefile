@@ -1,7 +1,8 @@
 # bdr: multi-master logical replication for PostgreSQL 15.
 #
 #   make                  builds bdr.so (needs scripts/install-dependencies once)
-#   make install          installs it beside the server of PG_CONFIG (DESTDIR is honoured)
+#   make bdrctl           builds the operator's tool
+#   make install          installs both beside the server of PG_CONFIG (DESTDIR is honoured)
 #   make demo             installs what is missing, builds, starts two nodes and lets them replicate both ways
 #   make demo-stop        stops and removes what `make demo` started
 #   make check            installs what is missing, builds and runs all tests
@@ -18,7 +19,7 @@ PG_CONFIG ?= $(firstword $(wildcard $(DEBIAN_PG_CONFIG)) $(shell command -v pg_c
 BUILD ?= .build
 export PG_CONFIG BUILD
 
-MODULE_TARGETS = all install installdirs uninstall bdr.so
+MODULE_TARGETS = all install installdirs uninstall bdr.so bdrctl
 
 .PHONY: $(MODULE_TARGETS) clean dependencies demo demo-stop check check-swift check-regress check-tap
 .DEFAULT_GOAL := all
