@@ -91,8 +91,7 @@ public struct HASettings: Equatable, Sendable {
 
             defaults
                 mode tcp
-                option tcplog
-                \(self.unprivileged ? "no log" : "log global")
+                \(self.unprivileged ? "no log" : "log global\n    option tcplog")
                 retries 3
                 option redispatch
                 timeout connect 3s
@@ -181,6 +180,27 @@ public struct HASettings: Equatable, Sendable {
         #!/bin/sh
         # Written by bdrctl ha-config: exit code 0 when the node at address $3, port $4 may get traffic. HAProxy runs it.
         exec bdrctl health --quiet --timeout 3 --dsn "host=$3 port=$4 user=\(self.checkUser) dbname=\(self.checkDatabase)"
+
+        """
+    }
+
+    /// A systemd unit for the agent, on the machine of each node.
+    public func agentUnit(database: String) -> String {
+        """
+        # Written by bdrctl ha-config. On each node's machine: /etc/systemd/system/bdrctl-agent.service
+        [Unit]
+        Description=health of the bdr node for HAProxy
+        After=postgresql.service
+
+        [Service]
+        User=postgres
+        ExecStart=/usr/bin/env bdrctl agent --dsn "dbname=\(database)" --listen :: --port \(self.agentPort)
+        Environment=PATH=/usr/lib/postgresql/15/bin:/usr/local/bin:/usr/bin:/bin
+        Restart=always
+        RestartSec=1
+
+        [Install]
+        WantedBy=multi-user.target
 
         """
     }

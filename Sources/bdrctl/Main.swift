@@ -20,7 +20,8 @@ struct BDRControl: ParsableCommand {
             """,
         version: "bdrctl 1.0.0",
         subcommands: [
-            Check.self, Init.self, Join.self, Status.self, Part.self, Health.self, Agent.self, MetricsCommand.self,
+            Check.self, Init.self, Join.self, Status.self, Part.self, Switchover.self, HAConfigCommand.self, Health.self,
+            Agent.self, Compare.self, Doctor.self, MetricsCommand.self,
         ])
 
     static func main() {
