@@ -108,6 +108,12 @@ public struct RowDifference: Equatable, Sendable {
     /// Its columns.
     public var values: [String]
     public var kind: Kind
+
+    public init(key: String, values: [String], kind: Kind) {
+        self.key = key
+        self.values = values
+        self.kind = kind
+    }
 }
 
 /// A row as `CompareTable.rows` gives it.

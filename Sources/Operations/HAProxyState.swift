@@ -9,6 +9,13 @@ public struct ProxyServer: Equatable, Sendable {
     /// Sessions now.
     public var sessions: Int
 
+    public init(name: String, status: String, isBackup: Bool, sessions: Int) {
+        self.name = name
+        self.status = status
+        self.isBackup = isBackup
+        self.sessions = sessions
+    }
+
     public var isUp: Bool {
         self.status.hasPrefix("UP") || self.status == "no check"
     }

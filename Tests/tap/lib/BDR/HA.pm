@@ -151,7 +151,7 @@ sub proxy
 {
 	my ($self, $command) = @_;
 	my ($out, $err);
-	IPC::Run::run([ 'socat', 'stdio', $self->{socket} ], '<', \"$command\n", '>', \$out, '2>', \$err, IPC::Run::timeout(30))
+	IPC::Run::run([ 'socat', 'stdio', "UNIX-CONNECT:$self->{socket}" ], '<', \"$command\n", '>', \$out, '2>', \$err, IPC::Run::timeout(30))
 	  or return "socat: $err";
 	return $out;
 }
