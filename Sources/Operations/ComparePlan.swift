@@ -31,12 +31,17 @@ public struct CompareTable: Equatable, Sendable {
 
     /// Columns by name: nodes may have them in different orders.
     private var row: String {
-        "ROW(" + self.columns.sorted { $0.name < $1.name }.map { quotedIdentifier($0.name) }.joined(separator: ", ")
+        "ROW(" + self.columns.sorted { $0.name < $1.name }.map { Self.column($0) }.joined(separator: ", ")
             + ")::pg_catalog.text"
     }
 
     private var keyList: String {
-        self.key.map { quotedIdentifier($0.name) }.joined(separator: ", ")
+        self.key.map { Self.column($0) }.joined(separator: ", ")
+    }
+
+    /// With the table's alias: ORDER BY would take a bare name for that of an output column, which is the value as text.
+    private static func column(_ column: CompareColumn) -> String {
+        "c." + quotedIdentifier(column.name)
     }
 
     private func values(_ first: Int) -> String {
@@ -61,9 +66,9 @@ public struct CompareTable: Equatable, Sendable {
     /// The key of the last of the next `rows` rows after a key; no row when there are fewer.
     public func boundary(after: [String]?, rows: Int) -> (statement: String, arguments: [String]) {
         let (condition, arguments) = self.range(after: after, upto: nil)
-        let keys = self.key.map { quotedIdentifier($0.name) + "::pg_catalog.text" }.joined(separator: ", ")
+        let keys = self.key.map { Self.column($0) + "::pg_catalog.text" }.joined(separator: ", ")
         return (
-            "SELECT \(keys) FROM ONLY \(self.qualified)\(condition) ORDER BY \(self.keyList) "
+            "SELECT \(keys) FROM ONLY \(self.qualified) c\(condition) ORDER BY \(self.keyList) "
                 + "OFFSET \(max(1, rows) - 1) LIMIT 1", arguments
         )
     }
@@ -73,24 +78,24 @@ public struct CompareTable: Equatable, Sendable {
         let (condition, arguments) = self.range(after: after, upto: upto)
         return (
             "SELECT pg_catalog.count(*), COALESCE(pg_catalog.sum(pg_catalog.hashtextextended(\(self.row) COLLATE \"C\", 0)), 0) "
-                + "FROM ONLY \(self.qualified)\(condition)", arguments
+                + "FROM ONLY \(self.qualified) c\(condition)", arguments
         )
     }
 
     /// Keys, as one text each and column by column, with a digest of the row.
     public func rows(after: [String]?, upto: [String]?) -> (statement: String, arguments: [String]) {
         let (condition, arguments) = self.range(after: after, upto: upto)
-        let keys = self.key.map { quotedIdentifier($0.name) + "::pg_catalog.text" }.joined(separator: ", ")
+        let keys = self.key.map { Self.column($0) + "::pg_catalog.text" }.joined(separator: ", ")
         return (
             "SELECT ROW(\(self.keyList))::pg_catalog.text, pg_catalog.hashtextextended(\(self.row) COLLATE \"C\", 0), \(keys) "
-                + "FROM ONLY \(self.qualified)\(condition)", arguments
+                + "FROM ONLY \(self.qualified) c\(condition)", arguments
         )
     }
 
     /// The same for one key.
     public func row(key: [String]) -> (statement: String, arguments: [String]) {
         (
-            "SELECT pg_catalog.hashtextextended(\(self.row) COLLATE \"C\", 0) FROM ONLY \(self.qualified) "
+            "SELECT pg_catalog.hashtextextended(\(self.row) COLLATE \"C\", 0) FROM ONLY \(self.qualified) c "
                 + "WHERE (\(self.keyList)) = (\(self.values(1)))", key
         )
     }

@@ -16,7 +16,7 @@ struct Doctor: ParsableCommand {
     func run() throws {
         let connection = try self.node.open()
         try requireExtension(connection)
-        guard try connection.query("SELECT FROM bdr.local_node").count == 1 else {
+        guard try connection.query("SELECT FROM bdr.local_node_summary").count == 1 else {
             throw Failure(
                 "this database is no node", hint: "bdrctl check says whether it can become one.", code: ExitCodes.no)
         }

@@ -110,7 +110,7 @@ struct NodeOption: ParsableArguments {
     func openNode(timeout: Double = 60) throws -> Connection {
         let connection = try self.open(timeout: timeout)
         try requireExtension(connection)
-        guard try connection.query("SELECT FROM bdr.local_node").count == 1 else {
+        guard try connection.query("SELECT FROM bdr.local_node_summary").count == 1 else {
             throw Failure(
                 "this database is no node", hint: "Make it one: bdrctl init, or bdrctl join.", code: ExitCodes.no)
         }

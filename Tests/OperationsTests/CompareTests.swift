@@ -16,23 +16,23 @@ import Testing
         let name = #""public"."odd""name""#
         let first = Self.table.boundary(after: nil, rows: 100)
         #expect(
-            first.statement == #"SELECT "a"::pg_catalog.text, "k"::pg_catalog.text FROM ONLY "# + name
-                + #" ORDER BY "a", "k" OFFSET 99 LIMIT 1"#)
+            first.statement == #"SELECT c."a"::pg_catalog.text, c."k"::pg_catalog.text FROM ONLY "# + name
+                + #" c ORDER BY c."a", c."k" OFFSET 99 LIMIT 1"#)
         #expect(first.arguments == [])
         let next = Self.table.boundary(after: ["5", "x"], rows: 1)
-        #expect(next.statement.contains(#"WHERE ("a", "k") > ($1::integer, $2::timestamp with time zone) ORDER BY "a", "k" OFFSET 0"#))
+        #expect(next.statement.contains(#"WHERE (c."a", c."k") > ($1::integer, $2::timestamp with time zone) ORDER BY c."a", c."k" OFFSET 0"#))
         #expect(next.arguments == ["5", "x"])
         let range = Self.table.checksum(after: ["1", "x"], upto: ["2", "y"])
         // columns by name: nodes can have them in different orders
-        #expect(range.statement.contains(#"ROW("a", "b", "k")::pg_catalog.text"#))
+        #expect(range.statement.contains(#"ROW(c."a", c."b", c."k")::pg_catalog.text"#))
         #expect(
             range.statement.hasSuffix(
-                #"WHERE ("a", "k") > ($1::integer, $2::timestamp with time zone) AND ("a", "k") <= ($3::integer, $4::timestamp with time zone)"#
+                #"WHERE (c."a", c."k") > ($1::integer, $2::timestamp with time zone) AND (c."a", c."k") <= ($3::integer, $4::timestamp with time zone)"#
             ))
         #expect(range.arguments == ["1", "x", "2", "y"])
         #expect(Self.table.checksum(after: nil, upto: ["2", "y"]).arguments == ["2", "y"])
         #expect(!Self.table.checksum(after: nil, upto: nil).statement.contains("WHERE"))
-        #expect(Self.table.row(key: ["1", "x"]).statement.hasSuffix(#"WHERE ("a", "k") = ($1::integer, $2::timestamp with time zone)"#))
+        #expect(Self.table.row(key: ["1", "x"]).statement.hasSuffix(#"WHERE (c."a", c."k") = ($1::integer, $2::timestamp with time zone)"#))
     }
 
     @Test func differing() {

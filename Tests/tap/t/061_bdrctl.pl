@@ -96,15 +96,19 @@ wait_caught_up($a, $b);
 my $same = runs_ok([ 'compare', @$on_a, '--chunk', 700 ], 0, qr/"public"\."items": 5000 rows, the same/, 'compare: all the same');
 like($same, qr/"public"\."plain": 3 rows, the same/, 'a table without a key, too');
 like($same, qr/"public"\."parted_1": 50 rows, the same/, 'and a partition');
-# Changes that are not replicated: as a replica of nobody
-$b->sql("SELECT pg_replication_origin_create('elsewhere')");
+# Changes that are not replicated: made as if they came from the other node
 sub behind_its_back
 {
 	my ($node, $sql) = @_;
-	$node->sql("SELECT pg_replication_origin_session_setup('elsewhere'); BEGIN; SELECT pg_replication_origin_xact_setup('0/1', now()); $sql; COMMIT");
+	$node->sql('SELECT bdr.alter_subscription_disable(immediate := true)');
+	$node->wait_for("SELECT count(*) FROM bdr.workers WHERE worker_role_name = 'apply'", 0);
+	$node->sql("SELECT pg_replication_origin_session_setup(sub_origin_name) FROM bdr.subscription_summary;
+		BEGIN; SELECT pg_replication_origin_xact_setup('0/1', now()); $sql; COMMIT");
+	$node->sql('SELECT bdr.alter_subscription_enable()');
 	return;
 }
 behind_its_back($b, "UPDATE items SET note = 'other' WHERE id = 4321; DELETE FROM items WHERE id = 17; INSERT INTO items VALUES (9000, 'zz', 'more', 1)");
+replicating_ok($a, $b, 'both replicate after that');
 my $differ = runs_ok([ 'compare', @$on_a, '--chunk', 700, '--settle', 1, 'public.items' ], 1, qr/"public"\."items": 4999 rows|"public"\."items": 5000 rows, 3 differ/,
 	'compare: rows that differ');
 like($differ, qr/"public"\."items" id=17, part=cc: only on a_node, not on b_node/, 'one is missing');
