@@ -2,7 +2,7 @@
 #
 #   make                  builds bdr.so (needs scripts/install-dependencies once)
 #   make bdrctl           builds the operator's tool
-#   make install          installs both beside the server of PG_CONFIG (DESTDIR is honoured)
+#   make install          installs both beside the server of PG_CONFIG (DESTDIR is honoured; BDRCTL=no: without the tool)
 #   make demo             installs what is missing, builds, starts two nodes and lets them replicate both ways
 #   make demo-ha          the same behind HAProxy and PgBouncer: load, switchovers, a crash, and what it cost
 #   make demo-stop        stops and removes what `make demo` or `make demo-ha` started
@@ -32,7 +32,7 @@ $(MODULE_TARGETS):
 # `all` leaves bdrctl out: the module needs no package fetched.
 install uninstall:
 	@scripts/install-dependencies --check-only build
-	@$(MAKE) --no-print-directory -f Extension/pgxs.mk $@ $@-bdrctl
+	@$(MAKE) --no-print-directory -f Extension/pgxs.mk $@ $(if $(filter no,$(BDRCTL)),,$@-bdrctl)
 
 dependencies:
 	@scripts/install-dependencies check

@@ -133,7 +133,7 @@ public struct HASettings: Equatable, Sendable {
         case .tcp:
             break
         }
-        text += "    default-server inter 1s fastinter 500ms fall 2 rise 2\(self.check == .agent ? " check port \(self.agentPort)" : "")\n"
+        text += "    default-server inter 1s fastinter 500ms fall 2 rise 2 tcp-ut 20s\(self.check == .agent ? " check port \(self.agentPort)" : "")\n"
         for (place, node) in self.nodes.enumerated() {
             text += "    server \(node.server) \(Self.address(node.host)):\(node.port) check\(place == 0 ? "" : " backup")\n"
         }

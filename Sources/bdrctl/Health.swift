@@ -81,7 +81,13 @@ final class HealthProbe {
             return
         }
         var better: String?
-        for member in members where !member.isLocal && member.state == "ACTIVE" && member.dsn != nil {
+        var unknown = false
+        for member in members where !member.isLocal && member.state == "ACTIVE" {
+            // this role may not read the connection strings of the others
+            guard member.dsn != nil else {
+                unknown = true
+                continue
+            }
             if self.peers[member.name]?.isOpen != true {
                 if now() < self.retry[member.name] ?? 0 {
                     continue
@@ -119,7 +125,7 @@ final class HealthProbe {
                 ? "\(readableSize(lag)) behind" : report.reason + "; \(readableSize(lag)) behind"
             report.ready = false
         }
-        if !report.ready && better == nil {
+        if !report.ready && better == nil && !unknown {
             report.ready = true
             report.reason = "ready, as no other node is better: " + report.reason
         }
