@@ -31,7 +31,7 @@ endif
 
 COMPILED_WITH = $(CC) $(CFLAGS) $(CPPFLAGS) PostgreSQL $(VERSION)
 
-.PHONY: bdr.so bdrctl install-bdrctl uninstall-bdrctl FORCE
+.PHONY: bdr.so bdrctl uninstall-module install-bdrctl uninstall-bdrctl FORCE
 FORCE:
 bdr.so: $(BUILD)/bdr.so
 
@@ -67,6 +67,11 @@ install-bdrctl: bdrctl
 	$(MKDIR_P) '$(DESTDIR)$(bindir)' '$(DESTDIR)$(mandir)/man1'
 	$(INSTALL_PROGRAM) $(BUILD)/bdrctl '$(DESTDIR)$(bindir)/bdrctl'
 	$(INSTALL_DATA) docs/bdrctl.1 '$(DESTDIR)$(mandir)/man1/bdrctl.1'
+
+# PGXS looks for it in a folder like the one it was built in.
+uninstall: uninstall-module
+uninstall-module:
+	rm -f '$(DESTDIR)$(pkglibdir)/bdr.so'
 
 uninstall-bdrctl:
 	rm -f '$(DESTDIR)$(bindir)/bdrctl' '$(DESTDIR)$(mandir)/man1/bdrctl.1'
