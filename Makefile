@@ -7,6 +7,7 @@
 #   make demo-ha          the same behind HAProxy and PgBouncer: load, switchovers, a crash, and what it cost
 #   make demo-stop        stops and removes what `make demo` or `make demo-ha` started
 #   make check            installs what is missing, builds and runs all tests
+#   make bench            compares with native logical replication (BENCH_OPTS='--quick'; bench/run --help lists them)
 #   make check-swift | check-regress | check-tap [TESTS='001_walk 008_crash']
 #
 # PG_CONFIG=… chooses another server, CC=clang another C compiler, BUILD=… another folder for what is built.
@@ -22,7 +23,7 @@ export PG_CONFIG BUILD
 
 MODULE_TARGETS = all installdirs bdr.so bdrctl install-bdrctl
 
-.PHONY: install uninstall $(MODULE_TARGETS) clean dependencies demo demo-ha demo-stop check check-swift check-regress check-tap
+.PHONY: install uninstall $(MODULE_TARGETS) clean dependencies demo demo-ha demo-stop bench check check-swift check-regress check-tap
 .DEFAULT_GOAL := all
 
 $(MODULE_TARGETS):
@@ -49,6 +50,11 @@ demo-ha:
 
 demo-stop:
 	@scripts/demo stop
+
+bench:
+	@scripts/install-dependencies bench
+	@$(MAKE) --no-print-directory all
+	@bench/run $(BENCH_OPTS)
 
 check check-swift check-regress check-tap:
 	@scripts/install-dependencies check

@@ -1049,7 +1049,12 @@ RunUtility(PlannedStmt *planned, const char *query, bool read_only_tree, Process
 	if (database)
 		RunQuietly(&utility, database);
 	else
+	{
+		BdrNewTable table = bdr_new_table(planned->utilityStmt);
+
 		RunNext(&utility);
+		bdr_new_table_created(&table);
+	}
 }
 
 /* Called while shared_preload_libraries are loaded. */

@@ -13,6 +13,7 @@
  * domains) runs as the owner of the table in a security-restricted operation.
  */
 #include "bdr.h"
+#include "sequences.h"
 
 #include "access/commit_ts.h"
 #include "access/detoast.h"
@@ -64,12 +65,17 @@
 #include "utils/memutils.h"
 #include "utils/partcache.h"
 #include "utils/rel.h"
+#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 #include "utils/typcache.h"
 
 #include "compat_executor.h"
 #include "row_stamps.h"
+
+/* So many tables stay open between transactions, each for so many transactions. */
+#define KEPT_LIMIT 64
+#define KEPT_USES 10000
 
 /* How one remote column reaches its local one. */
 typedef struct ColumnMap
@@ -165,6 +171,8 @@ typedef struct Target
 	bool		append_known;
 	bool		append_possible;
 	TupleDesc	batch_desc;		/* not counted: a thousand slots would each be remembered by the resource owner */
+	bool		kept;			/* stays open between transactions */
+	int			uses;			/* transactions, if so */
 } Target;
 
 struct BdrRel
@@ -181,17 +189,24 @@ struct BdrRel
 	TupleDesc	raw_desc;		/* layout of a raw row as the peer described it */
 
 	bool		valid;
+	bool		leaves_out;		/* values for columns that are missing here */
 	Oid			oid;
 	Oid			owner;
 	BdrRelationInfo info;
 	ColumnMap  *map;
+	AttrNumber	version_attribute;	/* method row_version; 0: rows have none */
 	Target	   *target;			/* in this transaction */
+	Target	   *kept;			/* open from an earlier transaction; not locked */
 };
 
 static dlist_head all_rels = DLIST_STATIC_INIT(all_rels);
 static bool callbacks_registered = false;
 static List *open_targets = NIL;	/* in TopTransactionContext */
 static bool wrote_since_increment = false;
+/* What targets that stay open hold: relations and row descriptions, never buffers or locks. */
+static ResourceOwner kept_owner = NULL;
+static MemoryContext kept_context = NULL;
+static int	nkept = 0;
 static Oid deferred_owner = InvalidOid; /* owner whose deferred triggers may be pending */
 
 /* ---- cache invalidation and ends of transactions -------------------------------------------------------------- */
@@ -242,7 +257,22 @@ AtEndOfTransaction(XactEvent event, void *arg)
 				elog(ERROR, "bdr: appended rows are not in their table yet");
 		}
 	}
-	/* after an abort the resource owner has closed what was open, and the memory went with the transaction */
+	/*
+	 * After an abort the resource owner has closed what was open, and the memory went with the transaction. Of what was kept
+	 * nobody knows what state it is in: it is left behind (the process is about to end with the error).
+	 */
+	if (event == XACT_EVENT_ABORT)
+	{
+		ListCell   *cell;
+
+		foreach(cell, open_targets)
+		{
+			Target	   *target = lfirst(cell);
+
+			if (target->kept && target->rel)
+				target->rel->kept = NULL;
+		}
+	}
 	if (event == XACT_EVENT_ABORT || event == XACT_EVENT_COMMIT || event == XACT_EVENT_PREPARE)
 	{
 		ForgetTargets();
@@ -258,6 +288,8 @@ RegisterCallbacks(void)
 	CacheRegisterRelcacheCallback(InvalidateRelation, (Datum) 0);
 	CacheRegisterSyscacheCallback(NAMESPACEOID, InvalidateAll, (Datum) 0);
 	CacheRegisterSyscacheCallback(TYPEOID, InvalidateAll, (Datum) 0);
+	/* functions of constraints and defaults may have become part of prepared expressions */
+	CacheRegisterSyscacheCallback(PROCOID, InvalidateAll, (Datum) 0);
 	RegisterXactCallback(AtEndOfTransaction, NULL);
 	callbacks_registered = true;
 }
@@ -333,10 +365,12 @@ MapRelation(BdrRel *rel)
 	TupleDesc	desc;
 	bool		same = rel->raw_possible;
 	int			live = 0;
+	int			mapped = 0;
 	MemoryContext old;
 
 	MemoryContextReset(rel->map_context);
 	rel->map = NULL;
+	rel->leaves_out = false;
 	memset(&rel->info, 0, sizeof(rel->info));
 	rel->info.missing_column = -1;
 	rel->oid = InvalidOid;
@@ -403,6 +437,8 @@ MapRelation(BdrRel *rel)
 				same = false;
 			break;
 		}
+		if (map->attribute >= 0)
+			mapped++;
 		if (map->missing)
 		{
 			same = false;
@@ -422,7 +458,12 @@ MapRelation(BdrRel *rel)
 		else
 			live++;
 	}
+	rel->info.lacks_columns = mapped < live;
 	rel->info.stream_triggers = bdr_stream_triggers_of(local);
+	rel->version_attribute = bdr_row_version_attribute(local);
+	for (int i = 0; i < rel->ncolumns && rel->version_attribute > 0; i++)
+		if (rel->map[i].attribute == rel->version_attribute - 1)
+			rel->info.row_version = 1;
 	rel->info.same_layout = same && live == rel->ncolumns && live == desc->natts;
 	MemoryContextSwitchTo(old);
 	relation_close(local, NoLock);
@@ -482,11 +523,15 @@ bdr_host_rel_open(const BdrRemoteRelation *remote, BdrRel **result, BdrRelationI
 	return BDR_OK;
 }
 
+static void CloseKept(BdrRel *rel);
+
 void
 bdr_host_rel_free(BdrRel *rel)
 {
 	if (rel == NULL)
 		return;
+	if (rel->target == NULL)
+		CloseKept(rel);
 	dlist_delete(&rel->node);
 	if (rel->target)
 		rel->target->rel = NULL;
@@ -824,7 +869,7 @@ PrepareDefaults(Target *target)
 		expression = (Expr *) build_column_default(target->relation, a + 1);
 		if (expression != NULL)
 		{
-			expression = expression_planner(expression);
+			expression = bdr_sequence_default(expression_planner(expression));
 			target->defaults[target->ndefaults] = ExecInitExpr(expression, NULL);
 			target->default_attributes[target->ndefaults] = a;
 			target->ndefaults++;
@@ -832,17 +877,67 @@ PrepareDefaults(Target *target)
 	}
 }
 
+/*
+ * Whether a table stays open for the next transactions, as a plain table without triggers may: in a stream of small
+ * transactions opening it costs as much as writing the row. Only in workers, which end when something fails.
+ */
+static bool
+CanKeep(Relation relation)
+{
+	return bdr_is_worker() && nkept < KEPT_LIMIT && relation->rd_rel->relkind == RELKIND_RELATION &&
+		relation->trigdesc == NULL && relation->rd_createSubid == InvalidSubTransactionId &&
+		relation->rd_newRelfilenodeSubid == InvalidSubTransactionId;
+}
+
+static void
+OpenTargetIn(Target *target);
+
 static Target *
 OpenTarget(BdrRel *rel)
 {
 	MemoryContext old;
 	Target	   *target;
-	RangeTblEntry *entry;
+	Relation	relation = table_open(rel->oid, RowExclusiveLock);
+	bool		keep = CanKeep(relation);
+	ResourceOwner caller = CurrentResourceOwner;
 
-	old = MemoryContextSwitchTo(TopTransactionContext);
+	if (keep && kept_owner == NULL)
+	{
+		kept_owner = ResourceOwnerCreate(NULL, "bdr tables that stay open");
+		kept_context = AllocSetContextCreate(TopMemoryContext, "bdr tables that stay open", ALLOCSET_DEFAULT_SIZES);
+	}
+	old = MemoryContextSwitchTo(keep ? kept_context : TopTransactionContext);
 	target = palloc0(sizeof(Target));
 	target->rel = rel;
-	target->relation = table_open(rel->oid, RowExclusiveLock);
+	target->kept = keep;
+	target->relation = relation;
+	if (keep)
+	{
+		/* an error leaves something behind; the process ends with it */
+		CurrentResourceOwner = kept_owner;
+		target->relation = table_open(rel->oid, NoLock);
+		OpenTargetIn(target);
+		CurrentResourceOwner = caller;
+		table_close(relation, NoLock);
+		rel->kept = target;
+		nkept++;
+	}
+	else
+		OpenTargetIn(target);
+	MemoryContextSwitchTo(TopTransactionContext);
+	open_targets = lappend(open_targets, target);
+	MemoryContextSwitchTo(old);
+	rel->target = target;
+	return target;
+}
+
+static void
+OpenTargetIn(Target *target)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	BdrRel	   *rel = target->rel;
+	RangeTblEntry *entry;
+
 	target->estate = CreateExecutorState();
 	MemoryContextSwitchTo(target->estate->es_query_cxt);
 
@@ -881,11 +976,7 @@ OpenTarget(BdrRel *rel)
 	}
 	else
 		target->leaf = MakeLeaf(target, target->info);
-	MemoryContextSwitchTo(TopTransactionContext);
-	open_targets = lappend(open_targets, target);
-	MemoryContextSwitchTo(old);
-	rel->target = target;
-	return target;
+	MemoryContextSwitchTo(caller);
 }
 
 /* ---- appending pages ------------------------------------------------------------------------------------------ */
@@ -1026,6 +1117,80 @@ AppendTuple(Target *target, HeapTuple tuple)
 		elog(ERROR, "bdr: a row of %u bytes does not fit into a page", (unsigned) tuple->t_len);
 }
 
+/* Lets go of what belongs to the transaction; table and indexes stay open, and their locks go with the transaction. */
+static void
+RestTarget(Target *target)
+{
+	ListCell   *cell;
+
+	foreach(cell, target->estate->es_tupleTable)
+		ExecClearTuple(lfirst(cell));
+	target->leaf->is_found = false;
+	target->written = NULL;
+	target->has_key = false;
+	target->nin_way = 0;
+	target->bulk = NULL;
+	target->batch = NULL;
+	target->batch_size = 0;
+	target->pages = NULL;
+	target->npages = 0;
+	target->append_known = false;
+	ResetPerTupleExprContext(target->estate);
+	MemoryContextReset(target->row_context);
+}
+
+/* Closes a target that has stayed open, with no transaction using it. */
+static void
+CloseKeptTarget(Target *target)
+{
+	ResourceOwner caller = CurrentResourceOwner;
+	ResultRelInfo *info;
+
+	nkept--;
+	CurrentResourceOwner = kept_owner;
+	info = target->info;
+	EvalPlanQualEnd(&target->leaf->epq);
+	/* ExecCloseIndices would give back locks that went with the transaction that took them */
+	for (int i = 0; i < info->ri_NumIndices; i++)
+	{
+		if (info->ri_IndexRelationDescs[i] == NULL)
+			continue;
+#if PG_VERSION_NUM >= 170000
+		index_insert_cleanup(info->ri_IndexRelationDescs[i], info->ri_IndexRelationInfo[i]);
+#endif
+		index_close(info->ri_IndexRelationDescs[i], NoLock);
+	}
+	ExecResetTupleTable(target->estate->es_tupleTable, false);
+	table_close(target->relation, NoLock);
+	FreeExecutorState(target->estate);
+	pfree(target);
+	CurrentResourceOwner = caller;
+}
+
+static void
+CloseKept(BdrRel *rel)
+{
+	Target	   *target = rel->kept;
+
+	rel->kept = NULL;
+	if (target)
+		CloseKeptTarget(target);
+}
+
+static void
+CloseAllKept(void)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &all_rels)
+	{
+		BdrRel	   *rel = dlist_container(BdrRel, node, iter.cur);
+
+		if (rel->target == NULL)
+			CloseKept(rel);
+	}
+}
+
 static void
 CloseTargets(void)
 {
@@ -1039,6 +1204,28 @@ CloseTargets(void)
 		WritePages(target);
 		if (target->bulk)
 			FreeBulkInsertState(target->bulk);
+		if (target->kept)
+		{
+			BdrRel	   *rel = target->rel;
+
+			for (int i = 0; i < target->batch_size; i++)
+				ExecDropSingleTupleTableSlot(target->batch[i]);
+			if (target->pages)
+				pfree(target->pages);
+			if (target->batch)
+				pfree(target->batch);
+			RestTarget(target);
+			if (rel == NULL)
+			{
+				CloseKeptTarget(target);
+				continue;
+			}
+			rel->target = NULL;
+			/* expressions and the like may have left something in the memory of the target */
+			if (!rel->valid || ++target->uses > KEPT_USES)
+				CloseKept(rel);
+			continue;
+		}
 		foreach(leaf_cell, target->leaves)
 		{
 			Leaf	   *leaf = lfirst(leaf_cell);
@@ -1075,11 +1262,23 @@ bdr_executor_end_transaction(bool commit)
 	ForgetTargets();
 }
 
+/* Closes what is open, without the end of the transaction: a subtransaction begins or ends. */
+int32_t
+bdr_host_executor_pause(void)
+{
+	HOST_BEGIN();
+	CloseTargets();
+	HOST_END();
+	return BDR_OK;
+}
+
+/* Closes all, so that the tables can be altered. */
 int32_t
 bdr_host_executor_close(void)
 {
 	HOST_BEGIN();
 	bdr_executor_end_transaction(true);
+	CloseAllKept();
 	HOST_END();
 	return BDR_OK;
 }
@@ -1095,7 +1294,10 @@ bdr_host_rel_use(BdrRel *rel, BdrRelationInfo *info)
 		for (int tries = 0;; tries++)
 		{
 			if (!rel->valid)
+			{
+				CloseKept(rel);
 				MapRelation(rel);
+			}
 			if (rel->info.status == BDR_REL_MISSING || rel->info.status == BDR_REL_WRONG_KIND)
 				break;
 			LockRelationOid(rel->oid, RowExclusiveLock);
@@ -1104,10 +1306,89 @@ bdr_host_rel_use(BdrRel *rel, BdrRelationInfo *info)
 			if (tries > 100)
 				elog(ERROR, "definition of relation \"%s.%s\" does not settle", rel->namespace_name, rel->name);
 		}
-		if (rel->info.status == BDR_REL_OK || rel->info.status == BDR_REL_COLUMNS_MISSING)
+		if (rel->kept)
+		{
+			MemoryContext caller = MemoryContextSwitchTo(TopTransactionContext);
+
+			rel->target = rel->kept;
+			open_targets = lappend(open_targets, rel->target);
+			MemoryContextSwitchTo(caller);
+		}
+		else if (rel->info.status == BDR_REL_OK || rel->info.status == BDR_REL_COLUMNS_MISSING)
 			(void) OpenTarget(rel);
 	}
 	FillInfo(rel, info);
+	HOST_END();
+	return BDR_OK;
+}
+
+/* ---- columns that only one side has --------------------------------------------------------------------------- */
+
+int32_t
+bdr_host_missing_values(BdrRel *rel, const BdrRow *row, bool key_only, int32_t *missing, int32_t *valued)
+{
+	*missing = *valued = -1;
+	HOST_BEGIN();
+	{
+		MemoryContext old;
+		Datum	   *values = NULL;
+		bool	   *nulls = NULL;
+
+		if (rel == NULL || rel->target == NULL)
+			elog(ERROR, "bdr: relation is not open in this transaction");
+		old = MemoryContextSwitchTo(rel->target->row_context);
+		if (row->values == NULL && row->kept == NULL)
+		{
+			values = palloc(sizeof(Datum) * Max(rel->ncolumns, 1));
+			nulls = palloc(sizeof(bool) * Max(rel->ncolumns, 1));
+			bdr_raw_row_values(rel, row, values, nulls);
+		}
+		else if (row->kept == NULL && row->ncolumns != rel->ncolumns)
+			ereport(ERROR, (errcode(ERRCODE_PROTOCOL_VIOLATION), errmsg("a row does not have the columns that were described")));
+		for (int i = 0; i < rel->ncolumns && row->kept == NULL; i++)
+		{
+			if (!rel->map[i].missing ||
+				(key_only && (rel->replica_identity == REPLICA_IDENTITY_FULL || !rel->columns[i].key)))
+				continue;
+			if (*missing < 0)
+				*missing = i;
+			if (*valued < 0 && (nulls ? !nulls[i] : row->values[i].kind != BDR_VALUE_NULL))
+				*valued = i;
+		}
+		rel->leaves_out = true;
+		MemoryContextSwitchTo(old);
+	}
+	HOST_END();
+	return BDR_OK;
+}
+
+int32_t
+bdr_host_lacked_columns(BdrRel *rel, const char **names)
+{
+	*names = "";
+	HOST_BEGIN();
+	{
+		TupleDesc	desc;
+		StringInfoData buffer;
+		MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
+
+		if (rel == NULL || rel->target == NULL)
+			elog(ERROR, "bdr: relation is not open in this transaction");
+		desc = RelationGetDescr(rel->target->relation);
+		initStringInfo(&buffer);
+		for (int a = 0; a < desc->natts; a++)
+		{
+			Form_pg_attribute attribute = TupleDescAttr(desc, a);
+			bool		mapped = attribute->attisdropped || attribute->attgenerated;
+
+			for (int i = 0; i < rel->ncolumns && !mapped; i++)
+				mapped = rel->map[i].attribute == a;
+			if (!mapped)
+				appendStringInfo(&buffer, "%s\"%s\"", buffer.len > 0 ? ", " : "", NameStr(attribute->attname));
+		}
+		*names = buffer.data;
+		MemoryContextSwitchTo(old);
+	}
 	HOST_END();
 	return BDR_OK;
 }
@@ -1261,7 +1542,7 @@ StoreValues(Target *target, const BdrRow *row, Datum *values, bool *nulls, bool 
 		int			a = map->attribute;
 		uint8		kind = row->values ? row->values[i].kind : (raw_nulls[i] ? BDR_VALUE_NULL : 0);
 
-		if (map->missing && kind != BDR_VALUE_NULL && kind != BDR_VALUE_UNCHANGED && kind != BDR_VALUE_UNCHANGED_BY)
+		if (map->missing && !rel->leaves_out && kind != BDR_VALUE_NULL && kind != BDR_VALUE_UNCHANGED && kind != BDR_VALUE_UNCHANGED_BY)
 			MissingColumn(rel, column);
 		if (a < 0 || (kind == BDR_VALUE_UNCHANGED || kind == BDR_VALUE_UNCHANGED_BY))
 			continue;
@@ -1306,6 +1587,8 @@ StoreValues(Target *target, const BdrRow *row, Datum *values, bool *nulls, bool 
 			else
 				values[a] = ConvertDatum(rel, map, column, raw_values[i]);
 		}
+		if (map->timestamps)
+			values[a] = bdr_column_timestamps_received(values[a]);
 	}
 }
 
@@ -1399,7 +1682,8 @@ BuildInsertRow(Target *target, const BdrRow *row)
 	}
 	provided = palloc0(sizeof(bool) * Max(desc->natts, 1));
 	StoreValues(target, row, slot->tts_values, slot->tts_isnull, provided);
-	FillDefaults(target, slot->tts_values, slot->tts_isnull, provided);
+	if (!row->probe)
+		FillDefaults(target, slot->tts_values, slot->tts_isnull, provided);
 	if (target->rel->info.merges && row->pending && row->old)
 		KeepWhatWasAdded(target, row->old, slot);
 	ExecStoreVirtualTuple(slot);
@@ -1861,6 +2145,8 @@ bdr_host_insert(BdrRel *rel, const BdrRow *row, bool despite_stamps, BdrFound *f
 			if (nstamps > 0 && !despite_stamps)
 				outcome = BDR_STAMPED;
 		}
+		if (outcome == BDR_DONE && row->probe)
+			outcome = BDR_FREE;
 		if (outcome == BDR_DONE)
 		{
 			InsertInto(target, leaf, converted);
@@ -2026,6 +2312,43 @@ bdr_host_value_version(BdrRel *rel, int32_t column, BdrFound *version)
 	return BDR_OK;
 }
 
+int32_t
+bdr_host_version_differs(BdrRel *rel, const BdrRow *before)
+{
+	volatile int32_t differs = 0;
+
+	HOST_BEGIN();
+	{
+		Target	   *target = UseTarget(rel);
+		Leaf	   *leaf = target->leaf;
+		TupleDesc	desc = RelationGetDescr(target->relation);
+		int			a = rel->version_attribute - 1;
+		MemoryContext old = MemoryContextSwitchTo(target->row_context);
+		bool	   *provided = palloc0(sizeof(bool) * Max(desc->natts, 1));
+		Datum	   *values = palloc0(sizeof(Datum) * Max(desc->natts, 1));
+		bool	   *nulls = palloc0(sizeof(bool) * Max(desc->natts, 1));
+		SavedUser	saved;
+
+		if (leaf == NULL || !leaf->is_found || a < 0)
+			elog(ERROR, "bdr: no row with a version was located");
+		BecomeOwner(rel->owner, &saved);
+		StoreValues(target, before, values, nulls, provided);
+		if (provided[a])
+		{
+			Form_pg_attribute attribute = TupleDescAttr(desc, a);
+			bool		isnull;
+			Datum		here = slot_getattr(leaf->found, leaf->to_root ? leaf->to_root->attnums[a] : a + 1, &isnull);
+
+			differs = isnull != nulls[a] ||
+				(!isnull && !datum_image_eq(here, values[a], attribute->attbyval, attribute->attlen));
+		}
+		MemoryContextSwitchTo(old);
+		BecomeOurselves(&saved);
+	}
+	HOST_END();
+	return differs;
+}
+
 /* Deletes the located version. BDR_RETRY when it is no longer the current one. */
 static int
 DeleteLocated(Target *target, Leaf *leaf, bool moving)
@@ -2171,6 +2494,8 @@ MergeTimestamps(Target *target, Leaf *leaf, TupleTableSlot *slot, const bool *pr
 	BdrRel	   *rel = target->rel;
 	uint32	   *columns;
 	uint8	   *later;
+	TransactionId xmin;
+	bool		isnull;
 
 	for (int i = 0; i < rel->ncolumns; i++)
 	{
@@ -2186,8 +2511,9 @@ MergeTimestamps(Target *target, Leaf *leaf, TupleTableSlot *slot, const bool *pr
 		later = palloc0(rel->ncolumns);
 		for (int n = 0; n < rel->ncolumns; n++)
 			columns[n] = bdr_column_hash(rel->columns[n].name);
-		slot->tts_values[a] = bdr_column_timestamps_merge(leaf->found->tts_values[l], slot->tts_values[a], columns,
-														  rel->ncolumns, later);
+		xmin = DatumGetTransactionId(slot_getsysattr(leaf->found, MinTransactionIdAttributeNumber, &isnull));
+		slot->tts_values[a] = bdr_column_timestamps_merge(bdr_column_timestamps_stored(leaf->found->tts_values[l], xmin),
+														  slot->tts_values[a], columns, rel->ncolumns, later);
 		return later;
 	}
 	return NULL;
@@ -2661,6 +2987,7 @@ bdr_host_truncate(BdrRel *const *rels, int32_t n, bool cascade, bool restart_ide
 
 		/* TRUNCATE refuses a table that this session still has open */
 		CloseTargets();
+		CloseAllKept();
 		IncrementIfWritten();
 		for (int i = 0; i < n; i++)
 		{
@@ -2711,7 +3038,8 @@ bdr_rel_view(BdrRel *rel, BdrRelView *view)
 	Target	   *target = rel ? rel->target : NULL;
 
 	memset(view, 0, sizeof(*view));
-	if (target == NULL)
+	/* a table that is not here has nothing but what the peer sent */
+	if (target == NULL && (rel == NULL || rel->info.status != BDR_REL_MISSING))
 		return false;
 	view->oid = rel->oid;
 	view->owner = rel->owner;
@@ -2720,11 +3048,22 @@ bdr_rel_view(BdrRel *rel, BdrRelView *view)
 	view->whole_row_key = rel->replica_identity == REPLICA_IDENTITY_FULL;
 	view->ncolumns = rel->ncolumns;
 	view->columns = rel->columns;
+	if (target == NULL)
+	{
+		view->oid = view->owner = InvalidOid;
+		return true;
+	}
 	if (target->leaf && !TTS_EMPTY(target->leaf->found))
 		view->found = target->leaf->found;
 	if (target->written && !TTS_EMPTY(target->written))
 		view->written = target->written;
 	return true;
+}
+
+bool
+bdr_rel_merges_column(BdrRel *rel, int column)
+{
+	return rel->map != NULL && (rel->map[column].merged || rel->map[column].timestamps);
 }
 
 void

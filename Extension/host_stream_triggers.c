@@ -506,7 +506,8 @@ bdr_host_stream_conflict(BdrRel *rel, const char *type, bool is_found, bool has_
 			if (change.has_new)
 			{
 				CopyKept(kept, &change.new, desc->natts);
-				if (call.target)
+				/* of several rows in the way, the one that is shown need not be the row's own */
+				if (call.target && strcmp(type, "multiple_unique_conflicts") != 0)
 				{
 					/* columns that only this node has */
 					Datum	   *values = palloc(sizeof(Datum) * Max(desc->natts, 1));

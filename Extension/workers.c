@@ -19,6 +19,7 @@
  * database once, to look for a node, and later where it is asked to or where a manager failed.
  */
 #include "bdr.h"
+#include "sequences.h"
 #include "row_stamps.h"
 #include "compat.h"
 
@@ -200,6 +201,7 @@ PGDLLEXPORT void bdr_apply_main(Datum arg);
 PGDLLEXPORT void bdr_join_main(Datum arg);
 PGDLLEXPORT void bdr_group_main(Datum arg);
 PGDLLEXPORT void bdr_recover_main(Datum arg);
+PGDLLEXPORT void bdr_sequence_main(Datum arg);
 
 PG_FUNCTION_INFO_V1(bdr_show_subscription_status);
 PG_FUNCTION_INFO_V1(bdr_show_workers);
@@ -230,6 +232,7 @@ RequestShmem(void)
 		previous_shmem_request();
 	RequestAddinShmemSpace(SharedSize());
 	RequestAddinShmemSpace(bdr_sent_shmem_size());
+	bdr_sequences_shmem_request();
 	RequestAddinShmemSpace(bdr_conflict_stats_shmem_size());
 	RequestNamedLWLockTranche("bdr", 2);
 }
@@ -276,6 +279,7 @@ StartupShmem(void)
 		}
 	}
 	bdr_sent_shmem_startup();
+	bdr_sequences_shmem_startup();
 	bdr_conflict_stats_shmem_startup();
 	LWLockRelease(AddinShmemInitLock);
 }
@@ -520,6 +524,8 @@ RoleName(int32 role)
 			return "group";
 		case BDR_ROLE_RECOVER:
 			return "recover";
+		case BDR_ROLE_SEQUENCE:
+			return "sequence";
 		default:
 			return "unknown";
 	}
@@ -1354,7 +1360,8 @@ bdr_host_database_origins(BdrSqlResult **result)
 /* ---- progress of an apply worker ------------------------------------------------------------------------------ */
 
 /*
- * Only the worker itself writes its progress, once or so a transaction; a plain store of 64 bits is never seen torn.
+ * Only the worker itself writes its progress, once or so a transaction; a plain store of 64 bits is never seen torn. Its writers
+ * count with it.
  */
 static inline Progress *
 MyProgress(void)
@@ -1437,7 +1444,7 @@ bdr_host_progress_count(int32_t kind, uint64_t n)
 	Progress   *progress = MyProgress();
 
 	if (progress && kind >= 0 && kind < BDR_COUNT_KINDS)
-		pg_atomic_write_u64(&progress->counters[kind], pg_atomic_read_u64(&progress->counters[kind]) + n);
+		pg_atomic_fetch_add_u64(&progress->counters[kind], n);
 }
 
 /* ---- the session of a worker ---------------------------------------------------------------------------------- */
@@ -1744,6 +1751,9 @@ WorkerMain(int32 role)
 			case BDR_ROLE_RECOVER:
 				ENGINE_CALL(bdr_engine_recover_main(arguments.peer));
 				break;
+			case BDR_ROLE_SEQUENCE:
+				ENGINE_CALL(bdr_engine_sequence_main());
+				break;
 		}
 	}
 	PG_CATCH();
@@ -1757,6 +1767,33 @@ WorkerMain(int32 role)
 	if (role == BDR_ROLE_MANAGER && shutdown_requested)
 		exit_code = 1;
 	proc_exit(exit_code);
+}
+
+/* ---- writers (stream_writer.c), which are part of the apply worker that started them ---- */
+
+int
+bdr_worker_entry(void)
+{
+	return my_worker ? (int) (my_worker - workers) : -1;
+}
+
+void
+bdr_writer_signals(void)
+{
+	pqsignal(SIGTERM, HandleWorkerShutdown);
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	BackgroundWorkerUnblockSignals();
+}
+
+void
+bdr_writer_connect(int entry, Oid database)
+{
+	if (shared == NULL || entry < 0 || entry >= shared->nworkers || workers[entry].database != database)
+		elog(ERROR, "bdr: a writer without an apply worker");
+	my_worker = &workers[entry];
+	BackgroundWorkerInitializeConnectionByOid(database, InvalidOid, 0);
+	bdr_session_hygiene();
+	pgstat_report_activity(STATE_IDLE, NULL);
 }
 
 void
@@ -1787,6 +1824,12 @@ void
 bdr_recover_main(Datum arg)
 {
 	WorkerMain(BDR_ROLE_RECOVER);
+}
+
+void
+bdr_sequence_main(Datum arg)
+{
+	WorkerMain(BDR_ROLE_SEQUENCE);
 }
 
 /* ---- supervisor ----------------------------------------------------------------------------------------------- */

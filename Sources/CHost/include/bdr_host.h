@@ -85,6 +85,8 @@ int32_t bdr_host_origin_drop(const char *origin_name);
 /* Apply transactions. begin: starts a local transaction for a remote one. commit: commits it with the remote end LSN and
  * commit time in its commit record, which there is even when nothing was changed; *local_end is the end of that record. */
 int32_t bdr_host_apply_begin(uint64_t remote_lsn, int64_t commit_time);
+/* Commit of the remote transaction and the node that made it: they date what it changed (type bdr.column_timestamps). */
+int32_t bdr_host_columns_version(int64_t time, uint32_t node);
 int32_t bdr_host_apply_commit(uint64_t remote_end_lsn, int64_t commit_time, uint64_t *local_end);
 
 /* ---- libpq connections (host_libpq.c) ------------------------------------------------------------------------- */
@@ -173,7 +175,8 @@ uint32_t bdr_host_random(void);
 
 /* ---- workers (workers.c) -------------------------------------------------------------------------------------- */
 
-enum { BDR_ROLE_MANAGER = 1, BDR_ROLE_APPLY = 2, BDR_ROLE_JOIN = 3, BDR_ROLE_GROUP = 4, BDR_ROLE_RECOVER = 5 };
+enum { BDR_ROLE_MANAGER = 1, BDR_ROLE_APPLY = 2, BDR_ROLE_JOIN = 3, BDR_ROLE_GROUP = 4, BDR_ROLE_RECOVER = 5,
+	BDR_ROLE_SEQUENCE = 6 };
 
 typedef struct BdrWorkerInfo
 {
@@ -224,6 +227,38 @@ void bdr_host_progress_flushed(uint64_t remote_lsn);
 enum { BDR_COUNT_INSERT = 0, BDR_COUNT_UPDATE, BDR_COUNT_DELETE, BDR_COUNT_TRUNCATE, BDR_COUNT_COMMIT, BDR_COUNT_CONFLICT,
 	   BDR_COUNT_MISSING, BDR_COUNT_KINDS };
 void bdr_host_progress_count(int32_t kind, uint64_t n);
+
+/* ---- writers of transactions in progress (stream_writer.c) ----------------------------------------------------- */
+
+typedef struct BdrWriter BdrWriter;
+
+enum { BDR_WRITER_STARTING = 0, BDR_WRITER_READY, BDR_WRITER_BUSY, BDR_WRITER_DONE, BDR_WRITER_REFUSED, BDR_WRITER_FAILED,
+	   BDR_WRITER_GONE };
+/* Kinds of messages to a writer: descriptions of relations; a transaction begins; changes of it; it, or a subtransaction, was
+ * rolled back; it is to be committed. */
+enum { BDR_STREAM_RELATIONS = 'r', BDR_STREAM_BEGIN = 'b', BDR_STREAM_CHANGES = 'd', BDR_STREAM_ABORT = 'a',
+	   BDR_STREAM_COMMIT = 'c' };
+
+/* The leader's side. Starts a writer; 1 when no worker slot of the server is free. */
+int32_t bdr_host_writer_start(uint32_t peer, const char *name, BdrWriter **writer);
+/* BDR_RETRY: the queue is full; call again with the same message. 1: the writer has gone. */
+int32_t bdr_host_writer_send(BdrWriter *writer, uint8_t kind, const uint8_t *data, size_t length);
+/* BDR_WRITER_*; *local_end: of its last commit. The latch is set when it changes. */
+int32_t bdr_host_writer_state(BdrWriter *writer, uint64_t *local_end);
+/* SQLSTATE and message of the error that it ended with. */
+const char *bdr_host_writer_error(BdrWriter *writer);
+/* Ends it, and frees the handle. Also while an error is pending. */
+int32_t bdr_host_writer_stop(BdrWriter *writer);
+/* Lets the origin go for as long as a writer comes to share it; bdr_host_origin_setup takes it again. */
+int32_t bdr_host_origin_release(void);
+
+/* The writer's side. The next message, valid until the next call; 1 when the leader has gone. */
+int32_t bdr_host_writer_receive(uint8_t *kind, const uint8_t **data, size_t *length);
+void bdr_host_writer_report(int32_t state, uint64_t local_end);
+int32_t bdr_host_origin_share(const char *origin_name, uint64_t *remote_lsn);
+int32_t bdr_host_subxact_begin(void);
+int32_t bdr_host_subxact_release(void);
+int32_t bdr_host_subxact_rollback(void);
 
 /* ---- replication slots (host_slot.c) -------------------------------------------------------------------------- */
 
@@ -355,6 +390,8 @@ typedef struct BdrRelationInfo
 	uint8_t has_key;		/* an identity index or FULL lookup is possible */
 	uint8_t stream_triggers;	/* BDR_STREAM_TRANSFORM, BDR_STREAM_CONFLICT */
 	uint8_t merges;			/* has columns of conflict-free types */
+	uint8_t lacks_columns;	/* the peer has not all columns that are here (and not computed) */
+	uint8_t row_version;	/* rows have a version by which conflicts are detected, and the peer sends it */
 	int32_t missing_column;	/* index of the first remote column that does not exist here, with BDR_REL_COLUMNS_MISSING */
 } BdrRelationInfo;
 
@@ -380,6 +417,7 @@ struct BdrRow
 	uint8_t separate;		/* it takes the place of another row: nothing is merged */
 	uint8_t keep_all;		/* the local row stays, but for what is merged */
 	uint8_t old_unknown;	/* it is of an UPDATE, and `old` is not known: what needs it is not merged */
+	uint8_t probe;			/* it is not to be inserted yet: see BDR_FREE */
 	uint8_t pending;		/* its INSERT is still to come: what that will add is not in it yet */
 	const struct BdrRow *old;	/* what the sender had before; NULL: nothing, or unknown */
 	const uint8_t *keep;	/* by column: not 0, the local value stays; NULL: none does */
@@ -421,10 +459,15 @@ int32_t bdr_host_rel_open(const BdrRemoteRelation *remote, BdrRel **rel, BdrRela
  * local definition changed. */
 int32_t bdr_host_rel_use(BdrRel *rel, BdrRelationInfo *info);
 void bdr_host_rel_free(BdrRel *rel);
+/* Looks at what a row has in columns that do not exist here; from then on such values are left out, which is an error before.
+ * key_only: at the peer's key columns only. *missing is the first such column, *valued the first with a value; -1: none. */
+int32_t bdr_host_missing_values(BdrRel *rel, const BdrRow *row, bool key_only, int32_t *missing, int32_t *valued);
+/* Names of columns that are here and that the peer does not have, separated by commas; valid until the transaction ends. */
+int32_t bdr_host_lacked_columns(BdrRel *rel, const char **names);
 
 /* BDR_RETRY: the located row changed meanwhile; locate and decide again. BDR_STAMPED: no row has the key, but it has stamps.
- * BDR_SAME: the row would not change, and was not written. */
-enum { BDR_DONE = 0, BDR_CONFLICT = 1, BDR_RETRY = 2, BDR_STAMPED = 3, BDR_SAME = 4 };
+ * BDR_SAME: the row would not change, and was not written. BDR_FREE: nothing is in the way of a row that was a probe. */
+enum { BDR_DONE = 0, BDR_CONFLICT = 1, BDR_RETRY = 2, BDR_STAMPED = 3, BDR_SAME = 4, BDR_FREE = 5 };
 
 /* Inserts a row unless a row with the same value of any unique key exists: then BDR_CONFLICT, with *found, and the
  * located row is held for bdr_host_update_found. Nor is it inserted when its key has stamps (BDR_STAMPED, see bdr_host_stamps),
@@ -450,6 +493,8 @@ int32_t bdr_host_stamp_missing(BdrRel *rel);
 int32_t bdr_host_stamp_at(BdrRel *rel, int64_t commit_time, uint32_t node);
 /* Who wrote the located row's value of the peer's column (counted from 0), if it is stored out of line; found = 0 when that is
  * not known. */
+/* Whether the located row has another version (method row_version, BdrRelationInfo.row_version) than a row of the sender: 0, 1. */
+int32_t bdr_host_version_differs(BdrRel *rel, const BdrRow *before);
 int32_t bdr_host_value_version(BdrRel *rel, int32_t column, BdrFound *version);
 /* If there are no stamps, they need not be looked for until one is written. */
 int32_t bdr_host_stamps_settle(void);
@@ -464,6 +509,8 @@ int32_t bdr_host_in_the_way(BdrRel *rel, int32_t number, BdrFound *found);
 int32_t bdr_host_delete_found(BdrRel *rel);
 /* Closes the relations that are in use in this transaction; they can be used again. */
 int32_t bdr_host_executor_close(void);
+/* Closes what is open, as a subtransaction begins or ends; bdr_host_rel_use opens again. */
+int32_t bdr_host_executor_pause(void);
 int32_t bdr_host_truncate(BdrRel *const *rels, int32_t n, bool cascade, bool restart_identity);
 
 /* ---- stream triggers (host_stream_triggers.c) ------------------------------------------------------------------ */
@@ -503,6 +550,7 @@ typedef struct BdrConflict
 	uint32_t index;			/* OID, 0: none */
 	uint8_t has_local;		/* the row that was located last is the one in the way */
 	uint8_t has_written;	/* the row that was stored last is the outcome */
+	uint8_t merged;			/* columns of conflict-free types don't make the rows differ */
 	uint8_t has_local_version;
 	uint32_t local_node;
 	int64_t local_time;

@@ -22,7 +22,7 @@ final class Applier {
     var keepsStamps = true
 
     /// The remote transaction being applied; nil between transactions.
-    private(set) var transaction: BeginMessage?
+    var transaction: BeginMessage?
     /// True while a transaction is received that this node has already: its messages are read and dropped.
     var skipping = false
     /// End of the last transaction committed here.
@@ -35,6 +35,11 @@ final class Applier {
     var warnedOfClock = Int64.min / 2
     /// Called from time to time while a change waits.
     var whileWaiting: () throws -> Void = {}
+
+    /// A transaction that is in progress on its origin, and applied by this process, a writer.
+    var streamed: StreamedTransaction?
+    /// Of the process that has writers for such transactions.
+    var streams: StreamWriters?
 
     /// Inserts of one table waiting to be written together.
     var batch: [BdrRow] = []
@@ -57,7 +62,19 @@ final class Applier {
     /// end position and the end of the local commit record (0 when nothing was written).
     func apply(_ bytes: UnsafeRawBufferPointer, committed: (UInt64, UInt64) -> Void) throws {
         var cursor = MessageCursor(bytes)
-        while let (type, body) = try cursor.next() {
+        while true {
+            let start = cursor.offset
+            guard let (type, body) = try cursor.next() else {
+                break
+            }
+            if let streams = self.streams {
+                if try streams.take(type, body, bytes, start..<cursor.offset) {
+                    if type == .relation {
+                        try self.relation(RelationMessage(decoding: body))
+                    }
+                    continue
+                }
+            }
             if type != .insert {
                 try self.flushBatch()
             }
@@ -71,10 +88,16 @@ final class Applier {
             case .truncate: try self.truncate(TruncateMessage(decoding: body))
             case .startup: try self.startup(StartupMessage(decoding: body))
             case .message: try self.message(LogicalMessage(decoding: body))
+            case .subtransaction: try self.subtransaction(SubtransactionMessage(decoding: body).xid)
+            case .streamAbort: try self.streams?.abort(StreamAbortMessage(decoding: body))
+            case .streamCommit: try self.commit(StreamCommitMessage(decoding: body), committed)
+            case .streamStart, .streamStop:
+                throw BdrError(SQLSTATE.protocolViolation, "a transaction in progress arrived that was not asked for")
             }
         }
         // the rows point into the buffer, which is about to be reused
         try self.flushBatch()
+        try self.streams?.endOfBytes(bytes)
     }
 
     // MARK: Transactions
@@ -115,6 +138,8 @@ final class Applier {
             self.keepsStamps = bdr_host_members() != 1
             try self.waitForClock(message.commitTime)
             try host(bdr_host_apply_begin(message.commitLSN, message.commitTime))
+            let version = self.version(message)
+            try host(bdr_host_columns_version(version.time, version.node))
             try self.conflicts.begin()
         }
     }
@@ -191,6 +216,9 @@ final class Applier {
     }
 
     func message(_ message: LogicalMessage) throws {
+        if message.isTransactional {
+            try self.requireCommitted()
+        }
         // transactional ones only mark a place
         guard !message.isTransactional, !self.settings.isForwarded else {
             return
@@ -234,17 +262,17 @@ final class Applier {
     }
 
     func truncate(_ message: TruncateMessage) throws {
-        _ = try self.requireTransaction()
+        let transaction = try self.requireTransaction()
         self.change &+= 1
         if self.skipping {
             return
         }
         let relations = try message.relIds.map { try self.relation($0) }
         do {
-            for relation in relations {
-                try relation.use(in: self.transactionNumber)
+            let handles = try relations.filter { try self.isHere($0, transaction, key: .none, remote: .none) }.map { $0.handle }
+            guard !handles.isEmpty else {
+                return
             }
-            let handles = relations.map { $0.handle }
             try handles.withUnsafeBufferPointer { handles in
                 _ = try host(
                     bdr_host_truncate(
@@ -263,13 +291,16 @@ final class Applier {
     }
 
     /// Records what was decided, and done, if it was about a conflict.
+    /// - Parameter isMerged: nothing that either row's conflict-free columns had is lost.
     func record(
         _ decision: Decision, _ relation: AppliedRelation, _ transaction: BeginMessage, found: BdrFound, local: LocalState,
-        key: ConflictTuple, remote: ConflictTuple, isStored: Bool? = nil, byUser: Bool = false, merged: Bool = false
+        key: ConflictTuple, remote: ConflictTuple, isStored: Bool? = nil, byUser: Bool = false, merged: Bool = false,
+        isMerged: Bool = false
     ) throws {
         guard let type = decision.conflictType, var resolution = decision.resolution else {
             return
         }
+        try self.requireCommitted()
         if merged {
             resolution = .merge
         }
@@ -278,8 +309,9 @@ final class Applier {
             stored = false
         }
         try self.conflicts.record(
-            type, byUser ? .user : resolution, relation, transaction, version: self.version(transaction), change: self.change, found: found,
-            local: local, key: key, remote: remote, isStored: stored)
+            type, byUser ? .user : resolution, relation, transaction, version: self.version(transaction), change: self.change,
+            found: found, local: local, key: key, remote: remote, isStored: stored,
+            isMerged: isMerged && !byUser && relation.info.merges != 0)
     }
 
     // MARK: Errors
