@@ -29,7 +29,10 @@ struct NewNode: ParsableArguments {
                 throw Failure("this database is node \"\(there[0, 0] ?? "")\" already", code: ExitCodes.no)
             }
             print("the database is node \(self.name) already")
-            return there[0, 1] ?? ""
+            // one that was parted becomes a node anew
+            guard there[0, 1] == "PARTED" else {
+                return there[0, 1] ?? ""
+            }
         }
         try connection.query("SELECT bdr.create_node($1, $2)", [self.name, local])
         print("created node \(self.name)")
@@ -83,7 +86,7 @@ struct Join: ParsableCommand {
             print("node \(self.new.name) is active")
             return
         }
-        let begun = try connection.query("SELECT FROM bdr.join_progress WHERE step <> 'failed'").count > 0
+        let begun = try connection.query("SELECT FROM bdr.join_progress WHERE step NOT IN ('failed', 'active')").count > 0
         if !begun {
             try connection.query(
                 "SELECT bdr.join_node_group($1, wait_for_completion := false, synchronize_structure := $2)",

@@ -187,5 +187,10 @@ runs_ok([ 'status', @$on_a ], 0, qr/b_node +2 +PARTED/, 'status of what is left'
 runs_ok([ 'health', @$on_b ], 1, qr/not ready: the node is PARTED/, 'a parted node is not ready');
 runs_ok([ 'doctor', @$on_b, '--local' ], 1, qr/b_node is parted/, 'doctor says so');
 
+# and back again
+$b->sql('DROP TABLE items, plain, "Odd Name", parted, keyless');
+runs_ok([ 'join', @$on_b, '--name', 'b_node', '--target', $on_a->[1] ], 0, qr/the join has begun.*node b_node is active/s, 'a parted node joins again');
+runs_ok([ 'compare', @$on_a ], 0, qr/"public"\."items": \d+ rows, the same/, 'and has all rows');
+
 logs_ok($a, $b);
 done_testing();

@@ -150,10 +150,19 @@ sub serving_ok
 sub proxy
 {
 	my ($self, $command) = @_;
-	my ($out, $err);
-	IPC::Run::run([ 'socat', 'stdio', "UNIX-CONNECT:$self->{socket}" ], '<', \"$command\n", '>', \$out, '2>', \$err, IPC::Run::timeout(30))
-	  or return "socat: $err";
-	return $out;
+	return $self->socat("$command\n", "UNIX-CONNECT:$self->{socket}");
+}
+
+# Sends a text to an address and gives back the answer.
+sub socat
+{
+	my ($self, $text, $address) = @_;
+	my ($out, $err) = ('', '');
+	# nobody may listen there yet
+	local $SIG{PIPE} = 'IGNORE';
+	eval { IPC::Run::run([ 'socat', '-t', '5', 'stdio', $address ], '<', \$text, '>', \$out, '2>', \$err, IPC::Run::timeout(30)); 1 }
+	  or $err .= $@;
+	return $out ne '' ? $out : $err;
 }
 
 # PgBouncer's command.
@@ -193,9 +202,7 @@ sub ready
 {
 	my ($self, $node, $path) = @_;
 	my $port = $self->{agent_port}{ $node->node_name };
-	my $out = '';
-	IPC::Run::run([ 'socat', '-t', '5', 'stdio', "TCP:127.0.0.1:$port" ], '<', \("GET @{[$path // '/ready']} HTTP/1.0\r\n\r\n"), '>', \$out,
-		'2>', \my $err, IPC::Run::timeout(30));
+	my $out = $self->socat("GET @{[$path // '/ready']} HTTP/1.0\r\n\r\n", "TCP:127.0.0.1:$port");
 	return $out =~ m{^HTTP/1\.0 (\d+) .*?\r\n\r\n(.*)}s ? ($1, $2) : (0, $out);
 }
 
