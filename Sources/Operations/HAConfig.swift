@@ -126,7 +126,7 @@ public struct HASettings: Equatable, Sendable {
         case .external:
             text += """
                     option external-check
-                    external-check path "/usr/local/bin:/usr/bin:/bin"
+                    external-check path "/usr/local/bin:/usr/lib/postgresql/15/bin:/usr/bin:/bin"
                     external-check command \(self.checkScript)
 
                 """

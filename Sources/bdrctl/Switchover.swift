@@ -173,6 +173,15 @@ private struct Work {
         signal(SIGINT, SIG_IGN)
         signal(SIGTERM, SIG_IGN)
         signal(SIGHUP, SIG_IGN)
+        if server.isInMaintenance {
+            // its health check takes a moment, in which nobody is to wait
+            do {
+                try self.enable(server.name)
+            } catch {
+                try? self.proxy.disable(server.name)
+                throw self.refuse((error as? Failure)?.message ?? "\(error)", hint: "Is the health check's agent running on its machine?")
+            }
+        }
         let began = now()
         if self.command.rolling {
             try self.move(servers, from: source.name, destination)
@@ -325,6 +334,15 @@ private struct Work {
 
     /// Disables all servers but one, and forgets which one clients stick to.
     private func lead(to wanted: String, _ servers: [ProxyServer]) throws {
+        try self.enable(wanted)
+        for server in servers where server.name != wanted {
+            try self.proxy.disable(server.name)
+        }
+        try self.proxy.clearTable()
+    }
+
+    /// Enables a server and waits until its health check has found it well.
+    private func enable(_ wanted: String) throws {
         try self.proxy.enable(wanted)
         let end = now() + 15
         while true {
@@ -336,10 +354,6 @@ private struct Work {
             }
             pause(0.05)
         }
-        for server in servers where server.name != wanted {
-            try self.proxy.disable(server.name)
-        }
-        try self.proxy.clearTable()
     }
 
     /// A connection through HAProxy has to come out at the target. It also makes HAProxy stick to it.
