@@ -5,6 +5,7 @@
  * worker and no hook, and functions that need them say so (bdr_require_preload).
  */
 #include "bdr.h"
+#include "ddl.h"
 #include "sequences.h"
 
 #include <limits.h>
@@ -17,8 +18,6 @@
 #include "utils/guc.h"
 
 PG_MODULE_MAGIC;
-
-#define BDR_SUPERUSER_ROLE "bdr_superuser"
 
 int			bdr_min_worker_backoff_delay = 1000;
 int			bdr_max_worker_backoff_delay = 60000;
@@ -119,6 +118,19 @@ CheckDecodingWorkMem(int *value, void **extra, GucSource source)
 	return true;
 }
 
+bool
+bdr_may_administer(void)
+{
+	Oid			role;
+
+	if (!IsTransactionState())
+		return false;
+	if (superuser())
+		return true;
+	role = get_role_oid(BDR_SUPERUSER_ROLE, true);
+	return OidIsValid(role) && has_privs_of_role(GetUserId(), role);
+}
+
 /*
  * bdr.internal_session lifts the refusal of writes on a joining node, so only those may turn it on who could break the
  * node anyway. A source below a client's is C code of ours.
@@ -126,18 +138,10 @@ CheckDecodingWorkMem(int *value, void **extra, GucSource source)
 static bool
 CheckInternalSession(bool *value, void **extra, GucSource source)
 {
-	Oid			role;
-
 	if (!*value || source < PGC_S_GLOBAL || source == PGC_S_OVERRIDE || InitializingParallelWorker)
 		return true;
-	if (IsTransactionState())
-	{
-		if (superuser())
-			return true;
-		role = get_role_oid(BDR_SUPERUSER_ROLE, true);
-		if (OidIsValid(role) && has_privs_of_role(GetUserId(), role))
-			return true;
-	}
+	if (bdr_may_administer())
+		return true;
 	GUC_check_errcode(ERRCODE_INSUFFICIENT_PRIVILEGE);
 	GUC_check_errmsg("permission denied to set parameter \"%s\"", "bdr.internal_session");
 	GUC_check_errdetail("Only superusers and members of %s may set it.", BDR_SUPERUSER_ROLE);
@@ -363,6 +367,7 @@ DefineSettings(void)
 							   PGC_SIGHUP,
 							   GUC_NOT_IN_SAMPLE,
 							   NULL, NULL, NULL);
+	bdr_ddl_define_settings();
 	if (process_shared_preload_libraries_in_progress)
 	{
 		DefineCustomIntVariable("bdr.max_databases",

@@ -100,6 +100,13 @@ extern int32_t bdr_engine_alter_conflict_resolver(const char *node_name, const c
 extern int32_t bdr_engine_alter_conflict_log(const char *node_name, bool to_file, bool to_table, const char *const *types,
 											 const char *const *resolutions);
 extern int32_t bdr_engine_conflict_types(BdrSqlResult **result);
+/* names: ended by NULL, NULL for all nodes; group: NULL for any. *result: JSON. */
+extern int32_t bdr_engine_run_on_nodes(const char *const *names, const char *group, const char *query, char **result);
+/* subscription: NULL for the only one there is. */
+extern int32_t bdr_engine_skip_changes(const char *subscription, uint64_t lsn);
+/* The content of a logical message for a statement; goes through bdr_host_crdt_result. settings: names and values in turn, ended
+ * by NULL; sets: ended by NULL. */
+extern int32_t bdr_engine_ddl_encode(const BdrDdl *ddl, void *result);
 extern int32_t bdr_engine_state_name(uint32_t state, char **result);
 
 /* Conflict-free values (Types/CRDTFunctions.swift). type: 1 gcounter, 2 gsum, 3 pncounter, 4 pnsum. A state and a numeric (in

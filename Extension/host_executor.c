@@ -1251,6 +1251,19 @@ CloseTargets(void)
 }
 
 void
+bdr_executor_close(void)
+{
+	FireDeferredTriggers(false);
+	CloseTargets();
+	CloseAllKept();
+	if (wrote_since_increment)
+	{
+		CommandCounterIncrement();
+		wrote_since_increment = false;
+	}
+}
+
+void
 bdr_executor_end_transaction(bool commit)
 {
 	if (commit)
@@ -1990,7 +2003,7 @@ LocateIn(Target *target, Leaf *leaf, TupleTableSlot *search, BdrFound *found)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("cannot find rows of \"%s.%s\": the peer sent no key", rel->namespace_name, rel->name),
-				 errhint("Add a primary key to the table, or use ALTER TABLE … REPLICA IDENTITY, on every node.")));
+				 errhint("Add a primary key to the table, or use ALTER TABLE … REPLICA IDENTITY.")));
 	leaf->is_found = false;
 	target->leaf = leaf;
 	if (!FindRow(leaf, search))

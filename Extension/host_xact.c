@@ -244,6 +244,16 @@ bdr_host_apply_begin(uint64_t remote_lsn, int64_t commit_time)
 	return BDR_OK;
 }
 
+/* After an error: what of the remote transaction was applied is undone, and the error forgotten. */
+int32_t
+bdr_host_apply_abort(void)
+{
+	AbortCurrentTransaction();
+	bdr_executor_end_transaction(false);
+	bdr_discard_error();
+	return BDR_OK;
+}
+
 /* ---- the WAL writer --------------------------------------------------------------------------------------------- */
 
 /*

@@ -92,6 +92,7 @@ typedef struct Progress
 	pg_atomic_uint64 confirm_rate;
 	pg_atomic_uint64 complete_time;
 	pg_atomic_uint64 connects;
+	pg_atomic_uint64 stream_after;	/* transactions in progress are not asked for before; for the next process, too */
 	pg_atomic_uint64 counters[BDR_COUNT_KINDS];
 } Progress;
 
@@ -274,6 +275,7 @@ StartupShmem(void)
 			pg_atomic_init_u64(&progress->confirm_rate, 0);
 			pg_atomic_init_u64(&progress->complete_time, 0);
 			pg_atomic_init_u64(&progress->connects, 0);
+			pg_atomic_init_u64(&progress->stream_after, 0);
 			for (int kind = 0; kind < BDR_COUNT_KINDS; kind++)
 				pg_atomic_init_u64(&progress->counters[kind], 0);
 		}
@@ -1439,6 +1441,29 @@ bdr_host_publish_peer(uint32_t peer, uint64_t confirm_rate, int64_t complete_tim
 }
 
 void
+bdr_host_stream_after(int64_t time)
+{
+	Progress   *progress = MyProgress();
+
+	if (progress)
+		pg_atomic_write_u64(&progress->stream_after, (uint64) time);
+}
+
+int64_t
+bdr_host_streams_after(void)
+{
+	Progress   *progress = MyProgress();
+
+	return progress ? (int64) pg_atomic_read_u64(&progress->stream_after) : 0;
+}
+
+void
+bdr_host_lock_timeout(int32_t milliseconds)
+{
+	LockTimeout = milliseconds;
+}
+
+void
 bdr_host_progress_count(int32_t kind, uint64_t n)
 {
 	Progress   *progress = MyProgress();
@@ -2363,6 +2388,7 @@ bdr_show_subscription_status(PG_FUNCTION_ARGS)
 			COUNT("ncommit", counters[BDR_COUNT_COMMIT]),
 			COUNT("nconflict", counters[BDR_COUNT_CONFLICT]),
 			COUNT("nmissing", counters[BDR_COUNT_MISSING]),
+			COUNT("nddl", counters[BDR_COUNT_DDL]),
 			{"nerror", INT8OID, Int64GetDatum((int64) worker->errors), false},
 			{"last_error_sqlstate", TEXTOID, CStringGetTextDatum(worker->sqlstate), !errors},
 			{"last_error_message", TEXTOID, CStringGetTextDatum(worker->message), !errors},

@@ -541,6 +541,35 @@ CREATE FUNCTION bdr.alter_subscription_disable(subscription_name name DEFAULT NU
 COMMENT ON FUNCTION bdr.alter_subscription_disable(name, boolean) IS
 	'stops receiving, at commit or at once; returns how many subscriptions were switched off';
 
+CREATE FUNCTION bdr.alter_subscription_skip_changes_upto(subname text, skip_upto_and_including pg_lsn) RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME', 'bdr_alter_subscription_skip_changes_upto';
+COMMENT ON FUNCTION bdr.alter_subscription_skip_changes_upto(text, pg_lsn) IS
+	'gives transactions of another node up that can''t be applied here';
+
+CREATE FUNCTION bdr.run_on_all_nodes(query text) RETURNS json
+	LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME', 'bdr_run_on_all_nodes';
+COMMENT ON FUNCTION bdr.run_on_all_nodes(text) IS 'runs statements on each node, and tells what each answered';
+
+CREATE FUNCTION bdr.run_on_nodes(node_names text[], query text) RETURNS json
+	LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME', 'bdr_run_on_nodes';
+COMMENT ON FUNCTION bdr.run_on_nodes(text[], text) IS 'the same on some nodes';
+
+CREATE FUNCTION bdr.run_on_group(node_group_name text, query text) RETURNS json
+	LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME', 'bdr_run_on_group';
+COMMENT ON FUNCTION bdr.run_on_group(text, text) IS 'the same on the nodes of a group';
+
+-- the search_path of the session is part of what the statement means
+CREATE FUNCTION bdr.replicate_ddl_command(ddl_cmd text, replication_sets text[] DEFAULT NULL, ddl_locking text DEFAULT NULL,
+		execute_locally boolean DEFAULT true)
+	RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'bdr_replicate_ddl_command';
+COMMENT ON FUNCTION bdr.replicate_ddl_command(text, text[], text, boolean) IS
+	'runs DDL here and on the other nodes, whatever bdr.ddl_replication says';
+
 CREATE FUNCTION bdr.request_replay_progress_update() RETURNS void
 	LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 	AS 'MODULE_PATHNAME', 'bdr_request_replay_progress_update';
@@ -574,7 +603,7 @@ CREATE FUNCTION bdr.show_subscription_status(
 		OUT peer oid, OUT worker_pid int, OUT status text, OUT receive_lsn pg_lsn, OUT receive_commit_lsn pg_lsn,
 		OUT last_xact_replay_lsn pg_lsn, OUT last_xact_flush_lsn pg_lsn, OUT last_xact_replay_timestamp timestamptz,
 		OUT connect_time timestamptz, OUT nconnect bigint, OUT ninsert bigint, OUT nupdate bigint, OUT ndelete bigint,
-		OUT ntruncate bigint, OUT ncommit bigint, OUT nconflict bigint, OUT nmissing bigint, OUT last_error_sqlstate text,
+		OUT ntruncate bigint, OUT nddl bigint, OUT ncommit bigint, OUT nconflict bigint, OUT nmissing bigint, OUT last_error_sqlstate text,
 		OUT last_error_message text, OUT last_error_time timestamptz, OUT confirm_rate bigint,
 		OUT complete_time timestamptz)
 	RETURNS SETOF record
@@ -1003,12 +1032,12 @@ BEGIN
 		IF is_column THEN
 			RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state',
 				MESSAGE = format('conflict detection %L needs whole old rows, which table %s does not have', method, part),
-				HINT = format('Type ALTER TABLE %s REPLICA IDENTITY FULL; on every node.', part);
+				HINT = format('Type ALTER TABLE %s REPLICA IDENTITY FULL;', part);
 		END IF;
 		RAISE WARNING USING ERRCODE = 'object_not_in_prerequisite_state',
 			MESSAGE = format('conflict detection %L needs whole old rows, which table %s does not have', method, part),
 			DETAIL = 'Until it has, conflicts are detected by row_origin.',
-			HINT = format('Type ALTER TABLE %s REPLICA IDENTITY FULL; on every node.', part);
+			HINT = format('Type ALTER TABLE %s REPLICA IDENTITY FULL;', part);
 	END LOOP;
 
 	IF former_column IS NOT NULL AND ((NOT is_complete AND is_column)
@@ -1028,11 +1057,11 @@ BEGIN
 	FOR former_trigger IN SELECT g.tgname FROM pg_catalog.pg_trigger g WHERE g.tgrelid = relation
 		AND g.tgfoid IN ('bdr.column_timestamps_trigger'::regproc, 'bdr.row_version_trigger'::regproc)
 	LOOP
-		EXECUTE format('DROP TRIGGER %I ON %s', former_trigger, relation);
+		EXECUTE format('DROP TRIGGER IF EXISTS %I ON %s', former_trigger, relation);
 	END LOOP;
 	-- a column that has come without triggers gets these: somebody has added it, or it is that of CREATE TABLE ... (LIKE ...)
 	IF former_column IS NOT NULL AND NOT (is_column AND NOT is_complete) THEN
-		EXECUTE format('ALTER TABLE %s DROP COLUMN %I', relation, former_column);
+		EXECUTE format('ALTER TABLE %s DROP COLUMN IF EXISTS %I', relation, former_column);
 		former_column := NULL;
 	END IF;
 	IF method = 'row_origin' THEN
@@ -1068,7 +1097,7 @@ BEGIN
 END
 $function$;
 COMMENT ON FUNCTION bdr.alter_table_conflict_detection(regclass, text, name, text) IS
-	'how conflicts of a table are detected: row by row, or column by column; to be called on every node';
+	'how conflicts of a table are detected: row by row, or column by column';
 
 CREATE FUNCTION bdr.column_timestamps_enable(relation regclass, column_name name DEFAULT 'cts', from_commit boolean DEFAULT false)
 	RETURNS boolean LANGUAGE sql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp AS $function$
@@ -1076,7 +1105,7 @@ CREATE FUNCTION bdr.column_timestamps_enable(relation regclass, column_name name
 		CASE WHEN from_commit THEN 'column_commit_timestamp' ELSE 'column_modify_timestamp' END, column_name)
 $function$;
 COMMENT ON FUNCTION bdr.column_timestamps_enable(regclass, name, boolean) IS
-	'resolves conflicts of a table column by column; to be called on every node';
+	'resolves conflicts of a table column by column';
 
 CREATE FUNCTION bdr.column_timestamps_disable(relation regclass, column_name name DEFAULT NULL)
 	RETURNS boolean LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp AS $function$
@@ -1092,7 +1121,7 @@ BEGIN
 END
 $function$;
 COMMENT ON FUNCTION bdr.column_timestamps_disable(regclass, name) IS
-	'resolves conflicts of a table row by row; to be called on every node';
+	'resolves conflicts of a table row by row';
 
 -- ---------------------------------------------------------------------------------------------------------------------
 -- Global sequences
@@ -1254,7 +1283,7 @@ COMMENT ON VIEW bdr.subscription_summary IS 'from which nodes the local one rece
 
 CREATE VIEW bdr.stat_subscription AS
 SELECT s.sub_name, s.pgl_subscription_id AS subid, w.nconnect, w.ncommit, NULL::bigint AS nabort, NULL::bigint AS nerror,
-	NULL::bigint AS nskippedtx, w.ninsert, w.nupdate, w.ndelete, w.ntruncate, NULL::bigint AS nddl,
+	NULL::bigint AS nskippedtx, w.ninsert, w.nupdate, w.ndelete, w.ntruncate, w.nddl,
 	NULL::bigint AS ndeadlocks, NULL::bigint AS nretries, NULL::bigint AS shared_blks_hit,
 	NULL::bigint AS shared_blks_read, NULL::bigint AS shared_blks_dirtied, NULL::bigint AS shared_blks_written,
 	NULL::double precision AS blk_read_time, NULL::double precision AS blk_write_time, w.connect_time,
@@ -1555,6 +1584,21 @@ GRANT EXECUTE ON FUNCTION bdr.alter_sequence_set_kind(regclass, text, bigint) TO
 -- They stand in plans for functions that everybody may call, and ask for the same rights on the sequence.
 GRANT EXECUTE ON FUNCTION bdr.seq_nextval(regclass), bdr.seq_currval(regclass), bdr.seq_lastval(),
 	bdr.internal_seq_setval(regclass, bigint), bdr.internal_seq_setval(regclass, bigint, boolean) TO PUBLIC;
+
+-- What other nodes are told in messages of the WAL, DDL above all, they do as whom the message names. So not everybody may write
+-- messages.
+DO LANGUAGE plpgsql $rights$
+DECLARE
+	f regprocedure;
+BEGIN
+	FOR f IN SELECT p.oid::regprocedure FROM pg_catalog.pg_proc p
+		WHERE p.pronamespace = 'pg_catalog'::regnamespace AND p.proname = 'pg_logical_emit_message'
+	LOOP
+		EXECUTE pg_catalog.format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', f);
+		EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION %s TO bdr_superuser', f);
+	END LOOP;
+END
+$rights$;
 
 -- Whoever may use a table may do with its conflict-free columns and its timestamps what operators, casts, defaults and aggregates do,
 -- create partitions with their triggers, and make and take apart global values; none shows or changes anything but its

@@ -85,6 +85,7 @@ int32_t bdr_host_origin_drop(const char *origin_name);
 /* Apply transactions. begin: starts a local transaction for a remote one. commit: commits it with the remote end LSN and
  * commit time in its commit record, which there is even when nothing was changed; *local_end is the end of that record. */
 int32_t bdr_host_apply_begin(uint64_t remote_lsn, int64_t commit_time);
+int32_t bdr_host_apply_abort(void);
 /* Commit of the remote transaction and the node that made it: they date what it changed (type bdr.column_timestamps). */
 int32_t bdr_host_columns_version(int64_t time, uint32_t node);
 int32_t bdr_host_apply_commit(uint64_t remote_end_lsn, int64_t commit_time, uint64_t *local_end);
@@ -110,6 +111,9 @@ const char *bdr_host_conn_hint(const BdrConn *conn);
  * the latch. BDR_OK or BDR_REMOTE_ERROR. */
 int32_t bdr_host_conn_query(BdrConn *conn, const char *sql, int32_t nargs, const char *const *args,
 							BdrSqlResult **result);
+/* The same for statements of users, by the simple protocol. Row 0 of the result is what the last command says of itself, rows 1 and
+ * 2 are the names of its columns (processed: how many) and what they are in JSON ('b', 'n', 'j', 't'); its rows follow. */
+int32_t bdr_host_conn_run(BdrConn *conn, const char *sql, BdrSqlResult **result);
 /* Statements fail from now on (connection_failure) when no answer comes for so long; 0 = never. */
 void bdr_host_conn_set_timeout(BdrConn *conn, int32_t timeout_ms);
 /* Sends a statement that ends in COPY BOTH (START_REPLICATION). */
@@ -225,8 +229,25 @@ void bdr_host_progress_received(uint64_t receive_lsn, uint64_t receive_commit_ls
 void bdr_host_progress_applied(uint64_t remote_lsn, int64_t commit_time);
 void bdr_host_progress_flushed(uint64_t remote_lsn);
 enum { BDR_COUNT_INSERT = 0, BDR_COUNT_UPDATE, BDR_COUNT_DELETE, BDR_COUNT_TRUNCATE, BDR_COUNT_COMMIT, BDR_COUNT_CONFLICT,
-	   BDR_COUNT_MISSING, BDR_COUNT_KINDS };
+	   BDR_COUNT_MISSING, BDR_COUNT_DDL, BDR_COUNT_KINDS };
 void bdr_host_progress_count(int32_t kind, uint64_t n);
+
+/* ---- DDL (host_ddl.c) ----------------------------------------------------------------------------------------- */
+
+/* A statement. Texts are in the encoding of the database. */
+typedef struct BdrDdl {
+	const char *tag;
+	const char *role;
+	const char *session_role;		/* may be empty */
+	const char *statement;
+	const char *server;
+	const char *const *settings;	/* names and values in turn, ended by NULL */
+	const char *const *sets;		/* ended by NULL */
+	bool of_server;
+} BdrDdl;
+/* Runs a statement of another node in the transaction that is being applied. content: of the message, for the WAL of this node.
+ * Whatever is open of relations is closed before. */
+int32_t bdr_host_ddl(const BdrDdl *ddl, const uint8_t *content, size_t length);
 
 /* ---- writers of transactions in progress (stream_writer.c) ----------------------------------------------------- */
 
@@ -238,6 +259,12 @@ enum { BDR_WRITER_STARTING = 0, BDR_WRITER_READY, BDR_WRITER_BUSY, BDR_WRITER_DO
  * rolled back; it is to be committed. */
 enum { BDR_STREAM_RELATIONS = 'r', BDR_STREAM_BEGIN = 'b', BDR_STREAM_CHANGES = 'd', BDR_STREAM_ABORT = 'a',
 	   BDR_STREAM_COMMIT = 'c' };
+
+/* Transactions in progress are not asked for before this time (µs since 2000): what the last process left, too. */
+void bdr_host_stream_after(int64_t time);
+int64_t bdr_host_streams_after(void);
+/* How long this process waits for a lock; 0: for ever. */
+void bdr_host_lock_timeout(int32_t milliseconds);
 
 /* The leader's side. Starts a writer; 1 when no worker slot of the server is free. */
 int32_t bdr_host_writer_start(uint32_t peer, const char *name, BdrWriter **writer);

@@ -25,6 +25,8 @@ final class Applier {
     var transaction: BeginMessage?
     /// True while a transaction is received that this node has already: its messages are read and dropped.
     var skipping = false
+    /// True while the rest of a transaction is dropped that is left out on purpose; it counts as applied.
+    var leavesOut = false
     /// End of the last transaction committed here.
     var progress: UInt64
     var transactionNumber: UInt64 = 0
@@ -186,7 +188,10 @@ final class Applier {
         self.transaction = nil
         if self.skipping {
             self.skipping = false
-            return
+            guard self.leavesOut else {
+                return
+            }
+            self.leavesOut = false
         }
         var localEnd: UInt64 = 0
         // in the WAL of the node where it was committed first
@@ -218,9 +223,13 @@ final class Applier {
     func message(_ message: LogicalMessage) throws {
         if message.isTransactional {
             try self.requireCommitted()
+            // others only mark a place
+            if message.prefix == DdlMessage.prefix {
+                try self.ddl(message.content)
+            }
+            return
         }
-        // transactional ones only mark a place
-        guard !message.isTransactional, !self.settings.isForwarded else {
+        guard !self.settings.isForwarded else {
             return
         }
         guard self.transaction == nil else {

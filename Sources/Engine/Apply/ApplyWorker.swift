@@ -26,21 +26,19 @@ struct ApplyWorker {
     @discardableResult
     func run(until target: UInt64? = nil) throws -> Bool {
         // transactions in progress are asked for until one could not be applied, and then for some time not
-        var mayStream = target == nil && !self.settings.isForwarded
+        let mayStream = target == nil && !self.settings.isForwarded
         var refusals = 0
         while true {
-            let streaming = mayStream && Self.streams
-            // what was refused is sent again as a whole, and others after it
-            let pause = mayStream || refusals == 0 ? nil : Self.refusalPause << min(refusals - 1, Self.longestPause)
             do {
-                switch try self.session(until: target, streaming: streaming, streamAgainAfter: pause) {
+                switch try self.session(until: target, streaming: mayStream && Self.streams) {
                 case .reached: return true
                 case .stopped: return false
-                case .changeStreaming: mayStream = true
+                case .changeStreaming: break
                 }
             } catch let refused as StreamRefused {
+                // it is sent again as a whole, and others after it
+                bdr_host_stream_after(bdr_host_now() &+ Self.refusalPause << min(refusals, Self.longestPause))
                 refusals += 1
-                mayStream = false
                 try Log.log(
                     "a transaction that is in progress on node \"\(self.settings.peerName)\" is applied when it is committed",
                     detail: "It was begun to be applied before: \(refused.reason).")
@@ -49,7 +47,8 @@ struct ApplyWorker {
     }
 
     private static var streams: Bool {
-        bdr_host_setting("bdr.default_streaming_mode").map { String(cString: $0) } != "off"
+        bdr_host_now() >= bdr_host_streams_after()
+            && bdr_host_setting("bdr.default_streaming_mode").map { String(cString: $0) } != "off"
     }
 
     /// Microseconds without streaming after one refusal; doubled with each further one, so many times at most.
@@ -63,12 +62,11 @@ struct ApplyWorker {
         case changeStreaming
     }
 
-    private func session(until target: UInt64?, streaming: Bool, streamAgainAfter pause: Int64?) throws -> Outcome {
+    private func session(until target: UInt64?, streaming: Bool) throws -> Outcome {
         bdr_host_progress_status(Int32(BDR_SUB_STARTING))
         var progress: UInt64 = 0
         try host(bdr_host_origin_setup(self.settings.origin, &progress))
         var stream = try Stream(settings: self.settings, from: progress, streaming: streaming)
-        let began = bdr_host_now()
         // what an earlier stream was told may be of a timeline that the peer has left
         bdr_host_progress_flushed(self.settings.isForwarded ? 0 : progress)
         let applier = Applier(settings: self.settings, progress: progress)
@@ -80,6 +78,10 @@ struct ApplyWorker {
         }
         defer {
             applier.whileWaiting = {}
+            if applier.streams?.areBusy == true {
+                // whatever it was, it may have to do with them
+                bdr_host_stream_after(max(bdr_host_streams_after(), bdr_host_now() &+ Self.refusalPause))
+            }
             applier.streams?.stop()
         }
         try Log.log(
@@ -141,10 +143,9 @@ struct ApplyWorker {
             if happened & Int32(BDR_WAIT_SHUTDOWN) != 0 {
                 return .stopped
             }
-            if let pause, applier.transaction == nil, bdr_host_now() &- began > pause {
-                return .changeStreaming
-            }
-            if target == nil, !self.settings.isForwarded, pause == nil, applier.transaction == nil, streaming != Self.streams {
+            if target == nil, !self.settings.isForwarded, applier.transaction == nil, applier.streams?.areBusy != true,
+                streaming != Self.streams
+            {
                 return .changeStreaming
             }
         }

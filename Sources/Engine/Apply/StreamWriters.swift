@@ -11,6 +11,9 @@ final class StreamWriters {
     private var descriptions: [UInt32: [UInt8]] = [:]
     /// The transaction whose piece is being received, and where in the bytes at hand its changes begin.
     private var open: (xid: UInt32, from: Int)?
+    /// How long a lock is waited for while transactions are in progress, and a writer for one while others are, ms: they may
+    /// wait for one another, by a unique index that their origin does not have, without a deadlock that the server could see.
+    private static let patience: Int32 = 10_000
     /// Called from time to time while a writer is waited for.
     var whileWaiting: () throws -> Void = {}
 
@@ -85,7 +88,7 @@ final class StreamWriters {
         try buffer.append32(message.subxid)
         try self.send(writer, BDR_STREAM_ABORT, buffer.bytes)
         if message.subxid == message.xid {
-            writer.xid = nil
+            self.ended(writer)
         }
     }
 
@@ -101,7 +104,7 @@ final class StreamWriters {
         try buffer.append64(message.commitTime)
         try self.send(writer, BDR_STREAM_COMMIT, buffer.bytes)
         let end = try self.wait(writer, for: BDR_WRITER_DONE)
-        writer.xid = nil
+        self.ended(writer)
         return end
     }
 
@@ -112,6 +115,16 @@ final class StreamWriters {
         }
         self.writers = []
         self.open = nil
+        bdr_host_lock_timeout(0)
+    }
+
+    var areBusy: Bool { self.writers.contains { $0.xid != nil } }
+
+    private func ended(_ writer: Writer) {
+        writer.xid = nil
+        if !self.areBusy {
+            bdr_host_lock_timeout(0)
+        }
     }
 
     // MARK: Writers
@@ -122,6 +135,7 @@ final class StreamWriters {
         }
         let writer = try self.writers.first(where: { $0.xid == nil }) ?? self.start()
         writer.xid = xid
+        bdr_host_lock_timeout(Self.patience)
         try self.send(writer, BDR_STREAM_BEGIN, begin)
         return writer
     }
@@ -163,6 +177,7 @@ final class StreamWriters {
     }
 
     private func send(_ writer: Writer, _ kind: Int, _ bytes: UnsafeRawBufferPointer) throws {
+        let began = bdr_host_now()
         while true {
             let outcome = try host(
                 bdr_host_writer_send(
@@ -171,6 +186,9 @@ final class StreamWriters {
                 return
             }
             try self.check(writer)
+            if bdr_host_now() &- began > Int64(Self.patience) * 1000, self.writers.contains(where: { $0 !== writer && $0.xid != nil }) {
+                throw StreamRefused(reason: "it waits, and others are in progress that may hold what it waits for")
+            }
             try self.pause()
         }
     }

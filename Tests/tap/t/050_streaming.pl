@@ -109,6 +109,9 @@ sub stream_again
 {
 	$b->sql('SELECT bdr.alter_subscription_disable()');
 	$b->wait_ok(q{SELECT count(*) FROM pg_stat_activity WHERE backend_type IN ('bdr apply', 'bdr writer')}, '0', 'the worker has ended');
+	# the new one's pause is that of the last
+	$b->stop('fast');
+	$b->start;
 	$b->sql('SELECT bdr.alter_subscription_enable()');
 	wait_caught_up($a, $b);
 	return;
@@ -192,6 +195,21 @@ same('a TRUNCATE');
 	$b->wait_ok(q{SELECT count(*) > 0 FROM bdr.worker_errors WHERE error_message LIKE '23514:%small%'}, 't', 'an error is told as always');
 	$b->sql('ALTER TABLE t DROP CONSTRAINT small');
 	same('when its cause is gone');
+	stream_again();
+}
+
+# What they wait for one another here, but not on their origin, ends, too: by a unique index that is here only.
+{
+	$b->sql('CREATE UNIQUE INDEX only_here ON other (x) WHERE id >= 1000');
+	my $session = session($a, q{INSERT INTO other VALUES (1000, 'same')}, insert_text(650001, 653000));
+	$b->wait_ok($applied, 't', 'applied while in progress');
+	$a->sql(q{INSERT INTO other VALUES (1001, 'same')});
+	$b->wait_ok(q{SELECT count(*) FROM bdr.worker_errors WHERE error_message LIKE '55P03:%'}, '1', 'a transaction does not wait for it for ever');
+	$b->wait_ok(q{SELECT count(*) FROM other WHERE id = 1001}, '1', 'and is applied first');
+	$b->sql('DROP INDEX only_here');
+	$session->query_safe('COMMIT');
+	$session->quit;
+	same('after waiting for one another');
 	stream_again();
 }
 
