@@ -13,6 +13,7 @@
  * domains) runs as the owner of the table in a security-restricted operation.
  */
 #include "bdr.h"
+#include "ddl_locks.h"
 
 #include "access/commit_ts.h"
 #include "access/detoast.h"
@@ -352,7 +353,8 @@ MapRelation(BdrRel *rel)
 		rel->valid = false;		/* look again next time */
 		return;
 	}
-	local = try_relation_open(rel->oid, RowExclusiveLock);
+	bdr_lock_for_apply(rel->oid);
+	local = try_relation_open(rel->oid, NoLock);
 	if (local == NULL)
 	{
 		rel->oid = InvalidOid;
@@ -842,7 +844,8 @@ OpenTarget(BdrRel *rel)
 	old = MemoryContextSwitchTo(TopTransactionContext);
 	target = palloc0(sizeof(Target));
 	target->rel = rel;
-	target->relation = table_open(rel->oid, RowExclusiveLock);
+	/* locked in bdr_host_rel_use */
+	target->relation = table_open(rel->oid, NoLock);
 	target->estate = CreateExecutorState();
 	MemoryContextSwitchTo(target->estate->es_query_cxt);
 
@@ -1110,7 +1113,7 @@ bdr_host_rel_use(BdrRel *rel, BdrRelationInfo *info)
 				MapRelation(rel);
 			if (rel->info.status == BDR_REL_MISSING || rel->info.status == BDR_REL_WRONG_KIND)
 				break;
-			LockRelationOid(rel->oid, RowExclusiveLock);
+			bdr_lock_for_apply(rel->oid);
 			if (rel->valid)
 				break;
 			if (tries > 100)

@@ -201,6 +201,15 @@ bdr_host_conn_close(BdrConn *conn)
 	free(conn);
 }
 
+void
+bdr_host_conn_abandon(BdrConn *conn, const char *sql)
+{
+	if (conn && conn->conn && PQstatus(conn->conn) == CONNECTION_OK && PQtransactionStatus(conn->conn) == PQTRANS_IDLE &&
+		PQsendQuery(conn->conn, sql))
+		(void) PQflush(conn->conn);
+	bdr_host_conn_close(conn);
+}
+
 /* Waits until a result can be fetched without blocking; NULL when there is no more. */
 static PGresult *
 NextResult(BdrConn *conn)

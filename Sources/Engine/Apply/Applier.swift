@@ -38,6 +38,9 @@ final class Applier {
     /// Called from time to time while a change waits.
     var whileWaiting: () throws -> Void = {}
 
+    /// Global locks that the transaction gives up when it is committed.
+    var locks: [String] = []
+
     /// Inserts of one table waiting to be written together.
     var batch: [BdrRow] = []
     var batchRelation: AppliedRelation?
@@ -181,6 +184,10 @@ final class Applier {
                     """, [String(self.settings.peerID), LSN.text(end)])
             }
             try self.conflicts.flush()
+            if !self.locks.isEmpty {
+                try LockVotes.applied(self.locks, of: self.settings.peerID, position: end)
+                self.locks = []
+            }
             try host(bdr_host_apply_commit(end, message.commitTime, &localEnd))
         } catch {
             bdr_host_error_add_context(
@@ -200,6 +207,8 @@ final class Applier {
             // others only mark a place
             if message.prefix == DdlMessage.prefix {
                 try self.ddl(message.content)
+            } else if message.prefix == "bdr.lock" && !self.skipping && !self.settings.isForwarded {
+                self.locks.append(try LockVotes.number(message.content))
             }
             return
         }

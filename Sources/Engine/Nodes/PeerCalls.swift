@@ -65,6 +65,11 @@ enum PeerCall: String {
     case noteMissing = "note_missing"
     case forgetOrigin = "forget_origin"
     case conflictSettings = "conflict_settings"
+    case globalLockRequest = "global_lock_request"
+    case globalLockNote = "global_lock_note"
+    case globalLockConfirm = "global_lock_confirm"
+    case globalLockRelease = "global_lock_release"
+    case globalLockStatus = "global_lock_status"
 
     /// Asks a node.
     @discardableResult
@@ -173,6 +178,11 @@ enum PeerCall: String {
             return try Recovery.noteMissing(argument(0), argument(1), after: argument(2), upTo: argument(3))
         case .forgetOrigin: return try Recovery.forget(argument(0))
         case .conflictSettings: return try ConflictSettings.describe()
+        case .globalLockRequest: return try LockVotes.request(LockVotes.Request(arguments))
+        case .globalLockNote: return try LockVotes.note(LockVotes.Request(arguments))
+        case .globalLockConfirm: return try LockVotes.confirm(argument(0))
+        case .globalLockRelease: return try LockVotes.release(argument(0))
+        case .globalLockStatus: return try LockVotes.status(argument(0))
         case .release:
             try Self.release(argument(0))
             return try Self.nothing()
@@ -430,6 +440,8 @@ enum PeerCall: String {
             throw BdrError(SQLSTATE.undefinedObject, "this node knows of no such join")
         }
         if joining.state != .active {
+            // a table that is locked everywhere would not be locked there
+            try LockVotes.requireNoTables()
             try NodeCatalog.setState(joining.id, .active)
             try SQL.query(
                 "UPDATE bdr.node SET node_join_finished = true WHERE node_id = $1::pg_catalog.oid", [String(joining.id)])
