@@ -5,6 +5,7 @@
 #   make demo             installs what is missing, builds, starts two nodes and lets them replicate both ways
 #   make demo-stop        stops and removes what `make demo` started
 #   make check            installs what is missing, builds and runs all tests
+#   make bench            compares with native logical replication (BENCH_OPTS='--quick'; bench/run --help lists them)
 #   make check-swift | check-regress | check-tap [TESTS='001_walk 008_crash']
 #
 # PG_CONFIG=… chooses another server, CC=clang another C compiler, BUILD=… another folder for what is built.
@@ -20,7 +21,7 @@ export PG_CONFIG BUILD
 
 MODULE_TARGETS = all install installdirs uninstall bdr.so
 
-.PHONY: $(MODULE_TARGETS) clean dependencies demo demo-stop check check-swift check-regress check-tap
+.PHONY: $(MODULE_TARGETS) clean dependencies demo demo-stop bench check check-swift check-regress check-tap
 .DEFAULT_GOAL := all
 
 $(MODULE_TARGETS):
@@ -37,6 +38,11 @@ demo:
 
 demo-stop:
 	@scripts/demo stop
+
+bench:
+	@scripts/install-dependencies bench
+	@$(MAKE) --no-print-directory all
+	@bench/run $(BENCH_OPTS)
 
 check check-swift check-regress check-tap:
 	@scripts/install-dependencies check

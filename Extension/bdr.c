@@ -301,6 +301,7 @@ DefineSettings(void)
 							PGC_SIGHUP,
 							0,
 							NULL, NULL, NULL);
+	bdr_conflict_detection_init();
 	DefineCustomStringVariable("bdr.debug_join_pause_at",
 							   "Lets a join wait at a step, for tests.",
 							   "The name of a step, before which it waits, or the name with \":done\", when what it does is done but "
@@ -338,5 +339,8 @@ _PG_init(void)
 	bdr_failover_slots_init();
 	/* pg_upgrade's server runs no worker and must be able to write everywhere */
 	if (!IsBinaryUpgrade)
+	{
 		bdr_hooks_init();
+		bdr_dropped_tables_init();
+	}
 }

@@ -7,7 +7,9 @@
 
 #include "postgres.h"
 
+#include "access/attnum.h"
 #include "access/xlogdefs.h"
+#include "nodes/nodes.h"
 #include "nodes/pg_list.h"
 #include "storage/lwlock.h"
 #include "utils/guc.h"
@@ -180,6 +182,8 @@ typedef struct BdrRelView
 	struct TupleTableSlot *written;
 } BdrRelView;
 extern bool bdr_rel_view(BdrRel *rel, BdrRelView *view);
+/* whether a column of the peer's, counted from 0, is merged here, or dates what is */
+extern bool bdr_rel_merges_column(BdrRel *rel, int column);
 /* takes a raw row apart; values and nulls have room for the columns of the peer */
 extern void bdr_raw_row_values(BdrRel *rel, const BdrRow *row, Datum *values, bool *nulls);
 
@@ -240,6 +244,9 @@ extern XLogRecPtr bdr_standby_position(void);
 /* whether the wait for a position may end; warns of slots that are not there. waited: ms so far */
 extern bool bdr_standby_has(XLogRecPtr lsn, long waited);
 
+/* dropped_tables.c: remembers for a day which tables were dropped */
+extern void bdr_dropped_tables_init(void);
+
 /* sent_positions.c: what was sent on the slot that this process holds */
 extern Size bdr_sent_shmem_size(void);
 extern void bdr_sent_shmem_startup(void);
@@ -281,7 +288,27 @@ extern NullableDatum bdr_crdt_merge(Oid type, NullableDatum local, NullableDatum
 /* column_timestamps.c: conflicts column by column. Columns are known by a hash of their names. */
 extern bool bdr_is_column_timestamps(Oid type);
 extern uint32 bdr_column_hash(const char *name);
+/* both values resolved: */
 extern Datum bdr_column_timestamps_merge(Datum local, Datum remote, const uint32 *columns, int n, uint8 *later);
+/* a value with commit timestamps, resolved: one that was sent, and one of a row that is here */
+extern Datum bdr_column_timestamps_received(Datum value);
+extern Datum bdr_column_timestamps_stored(Datum value, TransactionId xmin);
+
+/* conflict_detection.c */
+struct RelationData;
+extern void bdr_conflict_detection_init(void);
+/* attribute number of the version that an UPDATE trigger counts up; 0 when rows have none */
+extern AttrNumber bdr_row_version_attribute(struct RelationData *relation);
+/* a table that a command is about to create, to which bdr.default_conflict_detection applies once it is there */
+typedef struct BdrNewTable
+{
+	Oid			namespace;		/* InvalidOid: none */
+	const char *name;
+	bool		is_partition;
+	bool		is_like;		/* columns of another table, without its triggers */
+} BdrNewTable;
+extern BdrNewTable bdr_new_table(Node *statement);
+extern void bdr_new_table_created(const BdrNewTable *table);
 
 /* host_process.c */
 extern void bdr_process_interrupts(void);

@@ -129,9 +129,16 @@ extern int32_t bdr_engine_crdt_merge_delta(int64_t local, int64_t old, int64_t n
 
 /* Versions of the columns of a row (Types/ColumnFunctions.swift), as bytes; results as above. */
 extern int32_t bdr_engine_columns_check(const uint8_t *state, size_t length);
-extern int32_t bdr_engine_columns_create(int64_t time, uint32_t node, void *result);
+extern int32_t bdr_engine_columns_create(bool commit, int64_t time, uint32_t node, void *result);
+extern int32_t bdr_engine_columns_insert(const uint32_t *columns, const uint16_t *attributes, int32_t n, int64_t time,
+										 uint32_t node, void *result);
+/* commit: the commit will date the change, and not the time. */
 extern int32_t bdr_engine_columns_change(const uint8_t *state, size_t length, const uint32_t *columns,
-										 const uint16_t *attributes, int32_t n, int64_t time, uint32_t node, void *result);
+										 const uint16_t *attributes, int32_t n, bool commit, int64_t time, uint32_t node,
+										 void *result);
+/* known: false when the commit of the transaction that wrote the row is forgotten. */
+extern int32_t bdr_engine_columns_resolve(const uint8_t *state, size_t length, bool known, int64_t time, uint32_t node,
+										  void *result);
 /* later: by column, 1 if the remote row has the later one, else 0. */
 extern int32_t bdr_engine_columns_merge(const uint8_t *local, size_t local_length, const uint8_t *remote,
 										size_t remote_length, const uint32_t *columns, int32_t n, uint8_t *later, void *result);

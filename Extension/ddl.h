@@ -55,6 +55,8 @@ extern void bdr_ddl_define_settings(void);
 extern void bdr_ddl_begin(BdrDdlFrame *frame, PlannedStmt *planned, const char *query, ProcessUtilityContext context);
 extern void bdr_ddl_end(BdrDdlFrame *frame);
 extern void bdr_ddl_pop(BdrDdlFrame *frame);
+/* When all is done to a new table that is done to it: warns if it has no key. */
+extern void bdr_ddl_warn(const BdrDdlFrame *frame);
 /* bdr.replicate_ddl_command: runs statements, which are sent whatever bdr.ddl_replication says. sets: ended by NULL, or NULL;
  * locking: a value of bdr.ddl_locking for these, or NULL. */
 extern void bdr_ddl_run(const char *commands, const char *const *sets, const char *locking, bool here);

@@ -352,7 +352,7 @@ WarnOfMissingKey(const RangeVar *name)
 
 	if (!OidIsValid(relid))
 		return;
-	relation = try_relation_open(relid, NoLock);
+	relation = try_relation_open(relid, AccessShareLock);
 	if (relation == NULL)
 		return;
 	/* one that was there already was warned of then */
@@ -370,11 +370,7 @@ bdr_ddl_end(BdrDdlFrame *frame)
 {
 	ListCell   *cell;
 
-	if (!frame->captures)
-		return;
-	if (frame->plan.table)
-		WarnOfMissingKey(frame->plan.table);
-	if (frame->plan.kind != BDR_DDL_TEXT)
+	if (!frame->captures || frame->plan.kind != BDR_DDL_TEXT)
 		return;
 	if (frame->plan.view && IsTemporary(frame->plan.view))
 		frame->captures = false;
@@ -389,6 +385,13 @@ bdr_ddl_end(BdrDdlFrame *frame)
 	foreach(cell, frame->deferred)
 		Emit(lfirst(cell));
 	frame->deferred = NIL;
+}
+
+void
+bdr_ddl_warn(const BdrDdlFrame *frame)
+{
+	if (frame->captures && frame->plan.table)
+		WarnOfMissingKey(frame->plan.table);
 }
 
 void

@@ -1060,6 +1060,7 @@ RunUtility(PlannedStmt *planned, const char *query, bool read_only_tree, Process
 	completion};
 	const char *database;
 	BdrDdlFrame frame;
+	BdrNewTable table;
 
 	/* most commands end here; the script of an extension is judged with the command that runs it */
 	if (GetCommandLogLevel(planned->utilityStmt) == LOGSTMT_ALL || !IsTransactionState())
@@ -1077,6 +1078,7 @@ RunUtility(PlannedStmt *planned, const char *query, bool read_only_tree, Process
 		return;
 	}
 	LockTruncated(planned->utilityStmt);
+	table = bdr_new_table(planned->utilityStmt);
 	PG_TRY();
 	{
 		bdr_ddl_begin(&frame, planned, query, context);
@@ -1088,6 +1090,8 @@ RunUtility(PlannedStmt *planned, const char *query, bool read_only_tree, Process
 		bdr_ddl_pop(&frame);
 	}
 	PG_END_TRY();
+	bdr_new_table_created(&table);
+	bdr_ddl_warn(&frame);
 }
 
 /* Called while shared_preload_libraries are loaded. */

@@ -265,9 +265,9 @@ LocalRow(TupleTableSlot *slot, JsonRow *row)
 	}
 }
 
-/* Whether both show the same in all columns that the peer sent. */
+/* Whether both show the same in all columns that the peer sent; merged: but for those that are merged. */
 static bool
-SameRows(const JsonRow *remote, const JsonRow *local)
+SameRows(BdrRel *rel, bool merged, const JsonRow *remote, const JsonRow *local)
 {
 	if (remote->too_large || local->too_large)
 		return false;
@@ -276,6 +276,8 @@ SameRows(const JsonRow *remote, const JsonRow *local)
 		int			place = -1;
 
 		if (remote->values[i] == NULL || strcmp(remote->values[i], "{\"bdr_omitted\": \"unchanged\"}") == 0)
+			continue;
+		if (merged && bdr_rel_merges_column(rel, i))
 			continue;
 		/* most often at the same place */
 		for (int n = 0; n < local->ncolumns && place < 0; n++)
@@ -470,12 +472,13 @@ ShowRows(BdrRel *rel, const BdrRelView *view, const BdrConflict *conflict, const
 
 		/* what belongs to a user's type runs with the rights of the table's owner, as when the row is written */
 		GetUserIdAndSecContext(&user, &security);
-		SetUserIdAndSecContext(view->owner, security | SECURITY_RESTRICTED_OPERATION);
+		/* (of a table that is not here there are only built-in types) */
+		SetUserIdAndSecContext(OidIsValid(view->owner) ? view->owner : user, security | SECURITY_RESTRICTED_OPERATION);
 		if (row)
 			RemoteRow(rel, view, row, false, &remote);
 		if (with_local && (row || all))
 			LocalRow(view->found, &local);
-		shown->same = row && with_local && SameRows(&remote, &local);
+		shown->same = row && with_local && SameRows(rel, conflict->merged, &remote, &local);
 		if (key && !shown->same)
 		{
 			RemoteRow(rel, view, key, true, &other);
@@ -630,6 +633,7 @@ WriteOne(const Pending *entry, bool with_rows)
 	c++;
 	nulls[c] = conflict->index ? ' ' : 'n';
 	values[c++] = ObjectIdGetDatum(conflict->index);
+	nulls[c] = OidIsValid(entry->relation) ? ' ' : 'n';
 	values[c++] = ObjectIdGetDatum(entry->relation);
 	values[c] = TextValue(entry->namespace_name, &nulls[c]);
 	c++;

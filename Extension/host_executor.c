@@ -182,10 +182,12 @@ struct BdrRel
 	TupleDesc	raw_desc;		/* layout of a raw row as the peer described it */
 
 	bool		valid;
+	bool		leaves_out;		/* values for columns that are missing here */
 	Oid			oid;
 	Oid			owner;
 	BdrRelationInfo info;
 	ColumnMap  *map;
+	AttrNumber	version_attribute;	/* method row_version; 0: rows have none */
 	Target	   *target;			/* in this transaction */
 };
 
@@ -334,10 +336,12 @@ MapRelation(BdrRel *rel)
 	TupleDesc	desc;
 	bool		same = rel->raw_possible;
 	int			live = 0;
+	int			mapped = 0;
 	MemoryContext old;
 
 	MemoryContextReset(rel->map_context);
 	rel->map = NULL;
+	rel->leaves_out = false;
 	memset(&rel->info, 0, sizeof(rel->info));
 	rel->info.missing_column = -1;
 	rel->oid = InvalidOid;
@@ -405,6 +409,8 @@ MapRelation(BdrRel *rel)
 				same = false;
 			break;
 		}
+		if (map->attribute >= 0)
+			mapped++;
 		if (map->missing)
 		{
 			same = false;
@@ -424,7 +430,12 @@ MapRelation(BdrRel *rel)
 		else
 			live++;
 	}
+	rel->info.lacks_columns = mapped < live;
 	rel->info.stream_triggers = bdr_stream_triggers_of(local);
+	rel->version_attribute = bdr_row_version_attribute(local);
+	for (int i = 0; i < rel->ncolumns && rel->version_attribute > 0; i++)
+		if (rel->map[i].attribute == rel->version_attribute - 1)
+			rel->info.row_version = 1;
 	rel->info.same_layout = same && live == rel->ncolumns && live == desc->natts;
 	MemoryContextSwitchTo(old);
 	relation_close(local, NoLock);
@@ -1127,6 +1138,77 @@ bdr_host_rel_use(BdrRel *rel, BdrRelationInfo *info)
 	return BDR_OK;
 }
 
+/* ---- columns that only one side has --------------------------------------------------------------------------- */
+
+int32_t
+bdr_host_missing_values(BdrRel *rel, const BdrRow *row, bool key_only, int32_t *missing, int32_t *valued)
+{
+	*missing = *valued = -1;
+	HOST_BEGIN();
+	{
+		MemoryContext old;
+		Datum	   *values = NULL;
+		bool	   *nulls = NULL;
+
+		if (rel == NULL || rel->target == NULL)
+			elog(ERROR, "bdr: relation is not open in this transaction");
+		old = MemoryContextSwitchTo(rel->target->row_context);
+		if (row->values == NULL && row->kept == NULL)
+		{
+			values = palloc(sizeof(Datum) * Max(rel->ncolumns, 1));
+			nulls = palloc(sizeof(bool) * Max(rel->ncolumns, 1));
+			bdr_raw_row_values(rel, row, values, nulls);
+		}
+		else if (row->kept == NULL && row->ncolumns != rel->ncolumns)
+			ereport(ERROR, (errcode(ERRCODE_PROTOCOL_VIOLATION), errmsg("a row does not have the columns that were described")));
+		for (int i = 0; i < rel->ncolumns && row->kept == NULL; i++)
+		{
+			if (!rel->map[i].missing ||
+				(key_only && (rel->replica_identity == REPLICA_IDENTITY_FULL || !rel->columns[i].key)))
+				continue;
+			if (*missing < 0)
+				*missing = i;
+			if (*valued < 0 && (nulls ? !nulls[i] : row->values[i].kind != BDR_VALUE_NULL))
+				*valued = i;
+		}
+		rel->leaves_out = true;
+		MemoryContextSwitchTo(old);
+	}
+	HOST_END();
+	return BDR_OK;
+}
+
+int32_t
+bdr_host_lacked_columns(BdrRel *rel, const char **names)
+{
+	*names = "";
+	HOST_BEGIN();
+	{
+		TupleDesc	desc;
+		StringInfoData buffer;
+		MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
+
+		if (rel == NULL || rel->target == NULL)
+			elog(ERROR, "bdr: relation is not open in this transaction");
+		desc = RelationGetDescr(rel->target->relation);
+		initStringInfo(&buffer);
+		for (int a = 0; a < desc->natts; a++)
+		{
+			Form_pg_attribute attribute = TupleDescAttr(desc, a);
+			bool		mapped = attribute->attisdropped || attribute->attgenerated;
+
+			for (int i = 0; i < rel->ncolumns && !mapped; i++)
+				mapped = rel->map[i].attribute == a;
+			if (!mapped)
+				appendStringInfo(&buffer, "%s\"%s\"", buffer.len > 0 ? ", " : "", NameStr(attribute->attname));
+		}
+		*names = buffer.data;
+		MemoryContextSwitchTo(old);
+	}
+	HOST_END();
+	return BDR_OK;
+}
+
 static Target *
 UseTarget(BdrRel *rel)
 {
@@ -1276,7 +1358,7 @@ StoreValues(Target *target, const BdrRow *row, Datum *values, bool *nulls, bool 
 		int			a = map->attribute;
 		uint8		kind = row->values ? row->values[i].kind : (raw_nulls[i] ? BDR_VALUE_NULL : 0);
 
-		if (map->missing && kind != BDR_VALUE_NULL && kind != BDR_VALUE_UNCHANGED && kind != BDR_VALUE_UNCHANGED_BY)
+		if (map->missing && !rel->leaves_out && kind != BDR_VALUE_NULL && kind != BDR_VALUE_UNCHANGED && kind != BDR_VALUE_UNCHANGED_BY)
 			MissingColumn(rel, column);
 		if (a < 0 || (kind == BDR_VALUE_UNCHANGED || kind == BDR_VALUE_UNCHANGED_BY))
 			continue;
@@ -1321,6 +1403,8 @@ StoreValues(Target *target, const BdrRow *row, Datum *values, bool *nulls, bool 
 			else
 				values[a] = ConvertDatum(rel, map, column, raw_values[i]);
 		}
+		if (map->timestamps)
+			values[a] = bdr_column_timestamps_received(values[a]);
 	}
 }
 
@@ -1414,7 +1498,8 @@ BuildInsertRow(Target *target, const BdrRow *row)
 	}
 	provided = palloc0(sizeof(bool) * Max(desc->natts, 1));
 	StoreValues(target, row, slot->tts_values, slot->tts_isnull, provided);
-	FillDefaults(target, slot->tts_values, slot->tts_isnull, provided);
+	if (!row->probe)
+		FillDefaults(target, slot->tts_values, slot->tts_isnull, provided);
 	if (target->rel->info.merges && row->pending && row->old)
 		KeepWhatWasAdded(target, row->old, slot);
 	ExecStoreVirtualTuple(slot);
@@ -1721,7 +1806,7 @@ LocateIn(Target *target, Leaf *leaf, TupleTableSlot *search, BdrFound *found)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("cannot find rows of \"%s.%s\": the peer sent no key", rel->namespace_name, rel->name),
-				 errhint("Add a primary key to the table, or use ALTER TABLE … REPLICA IDENTITY, on every node.")));
+				 errhint("Add a primary key to the table, or use ALTER TABLE … REPLICA IDENTITY.")));
 	leaf->is_found = false;
 	target->leaf = leaf;
 	if (!FindRow(leaf, search))
@@ -1876,6 +1961,8 @@ bdr_host_insert(BdrRel *rel, const BdrRow *row, bool despite_stamps, BdrFound *f
 			if (nstamps > 0 && !despite_stamps)
 				outcome = BDR_STAMPED;
 		}
+		if (outcome == BDR_DONE && row->probe)
+			outcome = BDR_FREE;
 		if (outcome == BDR_DONE)
 		{
 			InsertInto(target, leaf, converted);
@@ -2041,6 +2128,43 @@ bdr_host_value_version(BdrRel *rel, int32_t column, BdrFound *version)
 	return BDR_OK;
 }
 
+int32_t
+bdr_host_version_differs(BdrRel *rel, const BdrRow *before)
+{
+	volatile int32_t differs = 0;
+
+	HOST_BEGIN();
+	{
+		Target	   *target = UseTarget(rel);
+		Leaf	   *leaf = target->leaf;
+		TupleDesc	desc = RelationGetDescr(target->relation);
+		int			a = rel->version_attribute - 1;
+		MemoryContext old = MemoryContextSwitchTo(target->row_context);
+		bool	   *provided = palloc0(sizeof(bool) * Max(desc->natts, 1));
+		Datum	   *values = palloc0(sizeof(Datum) * Max(desc->natts, 1));
+		bool	   *nulls = palloc0(sizeof(bool) * Max(desc->natts, 1));
+		SavedUser	saved;
+
+		if (leaf == NULL || !leaf->is_found || a < 0)
+			elog(ERROR, "bdr: no row with a version was located");
+		BecomeOwner(rel->owner, &saved);
+		StoreValues(target, before, values, nulls, provided);
+		if (provided[a])
+		{
+			Form_pg_attribute attribute = TupleDescAttr(desc, a);
+			bool		isnull;
+			Datum		here = slot_getattr(leaf->found, leaf->to_root ? leaf->to_root->attnums[a] : a + 1, &isnull);
+
+			differs = isnull != nulls[a] ||
+				(!isnull && !datum_image_eq(here, values[a], attribute->attbyval, attribute->attlen));
+		}
+		MemoryContextSwitchTo(old);
+		BecomeOurselves(&saved);
+	}
+	HOST_END();
+	return differs;
+}
+
 /* Deletes the located version. BDR_RETRY when it is no longer the current one. */
 static int
 DeleteLocated(Target *target, Leaf *leaf, bool moving)
@@ -2186,6 +2310,8 @@ MergeTimestamps(Target *target, Leaf *leaf, TupleTableSlot *slot, const bool *pr
 	BdrRel	   *rel = target->rel;
 	uint32	   *columns;
 	uint8	   *later;
+	TransactionId xmin;
+	bool		isnull;
 
 	for (int i = 0; i < rel->ncolumns; i++)
 	{
@@ -2201,8 +2327,9 @@ MergeTimestamps(Target *target, Leaf *leaf, TupleTableSlot *slot, const bool *pr
 		later = palloc0(rel->ncolumns);
 		for (int n = 0; n < rel->ncolumns; n++)
 			columns[n] = bdr_column_hash(rel->columns[n].name);
-		slot->tts_values[a] = bdr_column_timestamps_merge(leaf->found->tts_values[l], slot->tts_values[a], columns,
-														  rel->ncolumns, later);
+		xmin = DatumGetTransactionId(slot_getsysattr(leaf->found, MinTransactionIdAttributeNumber, &isnull));
+		slot->tts_values[a] = bdr_column_timestamps_merge(bdr_column_timestamps_stored(leaf->found->tts_values[l], xmin),
+														  slot->tts_values[a], columns, rel->ncolumns, later);
 		return later;
 	}
 	return NULL;
@@ -2726,7 +2853,8 @@ bdr_rel_view(BdrRel *rel, BdrRelView *view)
 	Target	   *target = rel ? rel->target : NULL;
 
 	memset(view, 0, sizeof(*view));
-	if (target == NULL)
+	/* a table that is not here has nothing but what the peer sent */
+	if (target == NULL && (rel == NULL || rel->info.status != BDR_REL_MISSING))
 		return false;
 	view->oid = rel->oid;
 	view->owner = rel->owner;
@@ -2735,11 +2863,22 @@ bdr_rel_view(BdrRel *rel, BdrRelView *view)
 	view->whole_row_key = rel->replica_identity == REPLICA_IDENTITY_FULL;
 	view->ncolumns = rel->ncolumns;
 	view->columns = rel->columns;
+	if (target == NULL)
+	{
+		view->oid = view->owner = InvalidOid;
+		return true;
+	}
 	if (target->leaf && !TTS_EMPTY(target->leaf->found))
 		view->found = target->leaf->found;
 	if (target->written && !TTS_EMPTY(target->written))
 		view->written = target->written;
 	return true;
+}
+
+bool
+bdr_rel_merges_column(BdrRel *rel, int column)
+{
+	return rel->map != NULL && (rel->map[column].merged || rel->map[column].timestamps);
 }
 
 void

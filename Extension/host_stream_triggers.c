@@ -434,7 +434,7 @@ bdr_host_stream_change(BdrRel *rel, int32_t event, const BdrRow *old, const BdrR
 						(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 						 errmsg("an UPDATE for the stream triggers of \"%s\" lacks values that are stored out of line",
 								RelationGetRelationName(relation)),
-						 errhint("Use ALTER TABLE %s REPLICA IDENTITY FULL on every node, or drop the stream triggers.",
+						 errhint("Use ALTER TABLE %s REPLICA IDENTITY FULL, or drop the stream triggers.",
 								 quote_qualified_identifier(get_namespace_name(RelationGetNamespace(relation)),
 															RelationGetRelationName(relation)))));
 		}
@@ -506,7 +506,8 @@ bdr_host_stream_conflict(BdrRel *rel, const char *type, bool is_found, bool has_
 			if (change.has_new)
 			{
 				CopyKept(kept, &change.new, desc->natts);
-				if (call.target)
+				/* of several rows in the way, the one that is shown need not be the row's own */
+				if (call.target && strcmp(type, "multiple_unique_conflicts") != 0)
 				{
 					/* columns that only this node has */
 					Datum	   *values = palloc(sizeof(Datum) * Max(desc->natts, 1));
@@ -778,7 +779,7 @@ CheckTable(Relation relation)
 					 errmsg("table \"%s\" can't have stream triggers without REPLICA IDENTITY FULL", name),
 					 errdetail("Values of column \"%s\" may be stored out of line; an UPDATE that leaves such a value alone does not carry it.",
 							   NameStr(attribute->attname)),
-					 errhint("Use ALTER TABLE %s REPLICA IDENTITY FULL on every node.",
+					 errhint("Use ALTER TABLE %s REPLICA IDENTITY FULL.",
 							 quote_qualified_identifier(get_namespace_name(RelationGetNamespace(relation)), name))));
 	}
 }

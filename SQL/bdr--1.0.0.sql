@@ -276,6 +276,15 @@ CREATE INDEX row_stamp_key_hash ON bdr.row_stamp (key_hash);
 COMMENT ON TABLE bdr.row_stamp IS
 	'keys of deleted rows, until all peers have passed the delete; dated by xmin unless commit_time is given';
 
+-- changes of such a table may still come from nodes where it was dropped later
+CREATE TABLE bdr.dropped_table (
+	nspname name NOT NULL,
+	relname name NOT NULL,
+	drop_time timestamptz NOT NULL
+);
+CREATE INDEX dropped_table_relname ON bdr.dropped_table (relname);
+COMMENT ON TABLE bdr.dropped_table IS 'tables that were dropped here within a day';
+
 -- up to which commit time this node has everything of a peer
 CREATE TABLE bdr.peer_clock (
 	node_id oid PRIMARY KEY REFERENCES bdr.node ON DELETE CASCADE,
@@ -926,7 +935,18 @@ FROM bdr.trigger s JOIN pg_catalog.pg_trigger t ON t.oid = s.trigger_id JOIN pg_
 COMMENT ON VIEW bdr.triggers IS 'stream triggers, a row for each event';
 
 -- ---------------------------------------------------------------------------------------------------------------------
--- Conflicts column by column
+-- Foreign keys, which are not checked when changes of other nodes are applied
+-- ---------------------------------------------------------------------------------------------------------------------
+
+CREATE FUNCTION bdr.ri_fkey_trigger() RETURNS trigger
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'bdr_ri_fkey_trigger';
+COMMENT ON FUNCTION bdr.ri_fkey_trigger() IS 'sets foreign keys to NULL whose row is not there';
+CREATE FUNCTION bdr.ri_fkey_on_del_trigger() RETURNS trigger
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'bdr_ri_fkey_on_del_trigger';
+COMMENT ON FUNCTION bdr.ri_fkey_on_del_trigger() IS 'sets foreign keys to NULL that refer to the row which is deleted';
+
+-- ---------------------------------------------------------------------------------------------------------------------
+-- Detection of conflicts: by versions of rows, and column by column
 -- ---------------------------------------------------------------------------------------------------------------------
 
 CREATE TYPE bdr.column_timestamps;
@@ -950,6 +970,10 @@ COMMENT ON TYPE bdr.column_timestamps IS 'when each column of a row was changed 
 CREATE FUNCTION bdr.column_timestamps_create(p_source cstring, p_timestamp timestamptz) RETURNS bdr.column_timestamps
 	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'bdr_column_timestamps_create';
 COMMENT ON FUNCTION bdr.column_timestamps_create(cstring, timestamptz) IS 'a value that dates all columns alike';
+CREATE FUNCTION bdr.column_timestamps_resolve(bdr.column_timestamps, xid) RETURNS bdr.column_timestamps
+	LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'bdr_column_timestamps_resolve';
+COMMENT ON FUNCTION bdr.column_timestamps_resolve(bdr.column_timestamps, xid) IS
+	'the timestamps, with the commit of a transaction in place of what it has modified; to be called with xmin';
 CREATE FUNCTION bdr.column_timestamps_to_text(bdr.column_timestamps) RETURNS text
 	LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'bdr_column_timestamps_to_text';
 COMMENT ON FUNCTION bdr.column_timestamps_to_text(bdr.column_timestamps) IS 'the timestamps, to be read';
@@ -963,68 +987,164 @@ CREATE FUNCTION bdr.column_timestamps_trigger() RETURNS trigger
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'bdr_column_timestamps_trigger';
 COMMENT ON FUNCTION bdr.column_timestamps_trigger() IS 'dates the columns that a statement changes';
 
-CREATE FUNCTION bdr.alter_table_conflict_detection(relation regclass, method text, column_name name DEFAULT NULL)
+CREATE FUNCTION bdr.row_version_trigger() RETURNS trigger
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'bdr_row_version_trigger';
+COMMENT ON FUNCTION bdr.row_version_trigger() IS 'counts up the version of a row';
+
+CREATE FUNCTION bdr.alter_table_conflict_detection(relation regclass, method text, column_name name DEFAULT NULL,
+	detector_args text DEFAULT NULL)
 	RETURNS boolean LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp AS $function$
 DECLARE
 	t pg_catalog.pg_class;
-	present name;
-	wanted name := COALESCE(column_name, 'bdr_column_timestamps');
+	is_column boolean := method IN ('column_commit_timestamp', 'column_modify_timestamp');
+	wanted name := COALESCE(column_name, CASE WHEN is_column THEN 'bdr_column_timestamps' ELSE 'bdr_row_version' END);
+	wanted_type regtype := 'integer';
+	source text := CASE method WHEN 'column_commit_timestamp' THEN 'commit' ELSE 'current' END;
+	former text := 'row_origin';
+	former_column name;
+	former_type regtype;
+	is_complete boolean := true;
 	part regclass;
+	former_trigger name;
 BEGIN
 	IF relation IS NULL OR method IS NULL THEN
 		RAISE EXCEPTION USING ERRCODE = 'null_value_not_allowed', MESSAGE = 'relation and method must not be null';
 	END IF;
-	IF method IN ('row_version', 'column_commit_timestamp') THEN
-		RAISE EXCEPTION USING ERRCODE = 'feature_not_supported', MESSAGE = format('conflict detection %L is not there yet', method),
-			HINT = 'Use ''row_origin'' or ''column_modify_timestamp''.';
-	ELSIF method NOT IN ('row_origin', 'column_modify_timestamp') THEN
+	IF method NOT IN ('row_origin', 'row_version', 'column_commit_timestamp', 'column_modify_timestamp') THEN
 		RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = format('unknown conflict detection %L', method),
-			HINT = 'Use ''row_origin'' or ''column_modify_timestamp''.';
+			HINT = 'Use ''row_origin'', ''row_version'', ''column_commit_timestamp'' or ''column_modify_timestamp''.';
+	END IF;
+	IF detector_args IS NOT NULL THEN
+		wanted_type := CASE WHEN method = 'row_version' AND detector_args ~* '^\s*(smallint|int2|integer|int|int4|bigint|int8)\s*$'
+			THEN to_regtype(detector_args) END;
+		IF wanted_type IS NULL THEN
+			RAISE EXCEPTION USING ERRCODE = 'invalid_parameter_value', MESSAGE = format('unknown argument %L of conflict detection %L', detector_args, method),
+				HINT = 'Leave detector_args out; ''row_version'' takes the type of its column: ''smallint'', ''integer'' or ''bigint''.';
+		END IF;
 	END IF;
 	SELECT * INTO t FROM pg_catalog.pg_class WHERE oid = relation;
-	IF t.relkind NOT IN ('r', 'p') OR t.relispartition THEN
+	IF NOT FOUND OR t.relkind NOT IN ('r', 'p') OR t.relispartition THEN
 		RAISE EXCEPTION USING ERRCODE = 'wrong_object_type', MESSAGE = format('%s is not a table, or a partition of one', relation),
 			HINT = 'Name a table, or the partitioned table.';
 	END IF;
 	IF NOT pg_has_role(t.relowner, 'USAGE') THEN
 		RAISE EXCEPTION USING ERRCODE = 'insufficient_privilege', MESSAGE = format('must be owner of table %s', relation);
 	END IF;
-	SELECT a.attname INTO present FROM pg_catalog.pg_attribute a
+
+	-- as it is
+	SELECT a.attname INTO former_column FROM pg_catalog.pg_attribute a
 		WHERE a.attrelid = relation AND a.atttypid = 'bdr.column_timestamps'::regtype AND NOT a.attisdropped LIMIT 1;
-	IF method = 'row_origin' THEN
-		IF present IS NOT NULL THEN
-			EXECUTE format('DROP TRIGGER IF EXISTS pgl_clcd_before_insert ON %s', relation);
-			EXECUTE format('DROP TRIGGER IF EXISTS pgl_clcd_before_update ON %s', relation);
-			EXECUTE format('ALTER TABLE %s DROP COLUMN %I', relation, present);
-		END IF;
-		RETURN true;
+	IF former_column IS NOT NULL THEN
+		SELECT CASE WHEN bool_or(g.tgargs = '\x636f6d6d697400'::bytea) THEN 'column_commit_timestamp'
+				ELSE 'column_modify_timestamp' END, count(*) = 2
+			INTO former, is_complete FROM pg_catalog.pg_trigger g
+			WHERE g.tgrelid = relation AND g.tgfoid = 'bdr.column_timestamps_trigger'::regproc;
+	ELSE
+		SELECT 'row_version', a.attname, a.atttypid INTO former, former_column, former_type
+			FROM pg_catalog.pg_trigger g LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = g.tgrelid AND NOT a.attisdropped
+				AND convert_to(a.attname::text, getdatabaseencoding()) || '\x00'::bytea = g.tgargs
+			WHERE g.tgrelid = relation AND g.tgfoid = 'bdr.row_version_trigger'::regproc LIMIT 1;
+		is_complete := former_column IS NOT NULL;
+		former := COALESCE(former, 'row_origin');
 	END IF;
+
 	FOR part IN SELECT c.oid FROM pg_catalog.pg_class c
-		WHERE c.relreplident <> 'f' AND (c.oid = relation OR c.oid IN (SELECT p.relid FROM pg_partition_tree(relation) p))
+		WHERE method <> 'row_origin' AND c.relreplident <> 'f'
+			AND (c.oid = relation OR c.oid IN (SELECT p.relid FROM pg_partition_tree(relation) p))
 	LOOP
-		RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state',
+		IF is_column THEN
+			RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state',
+				MESSAGE = format('conflict detection %L needs whole old rows, which table %s does not have', method, part),
+				HINT = format('Type ALTER TABLE %s REPLICA IDENTITY FULL;', part);
+		END IF;
+		RAISE WARNING USING ERRCODE = 'object_not_in_prerequisite_state',
 			MESSAGE = format('conflict detection %L needs whole old rows, which table %s does not have', method, part),
-			HINT = format('Type ALTER TABLE %s REPLICA IDENTITY FULL; on every node.', part);
+			DETAIL = 'Until it has, conflicts are detected by row_origin.',
+			HINT = format('Type ALTER TABLE %s REPLICA IDENTITY FULL;', part);
 	END LOOP;
-	IF present IS NOT NULL THEN
-		IF column_name IS NOT NULL AND column_name <> present THEN
-			RAISE EXCEPTION USING ERRCODE = 'duplicate_object', MESSAGE = format('column %I of %s has the timestamps already', present, relation),
+
+	IF former_column IS NOT NULL AND ((NOT is_complete AND is_column)
+			OR (is_complete AND former = method AND (former_type = wanted_type OR is_column OR detector_args IS NULL)))
+	THEN
+		IF column_name IS NOT NULL AND column_name <> former_column THEN
+			RAISE EXCEPTION USING ERRCODE = 'duplicate_object',
+				MESSAGE = format('column %I of %s has the %s already', former_column, relation,
+					CASE WHEN is_column THEN 'timestamps' ELSE 'version' END),
 				HINT = 'Switch to ''row_origin'' first.';
 		END IF;
+		IF is_complete THEN
+			RETURN true;
+		END IF;
+	END IF;
+
+	FOR former_trigger IN SELECT g.tgname FROM pg_catalog.pg_trigger g WHERE g.tgrelid = relation
+		AND g.tgfoid IN ('bdr.column_timestamps_trigger'::regproc, 'bdr.row_version_trigger'::regproc)
+	LOOP
+		EXECUTE format('DROP TRIGGER IF EXISTS %I ON %s', former_trigger, relation);
+	END LOOP;
+	-- a column that has come without triggers gets these: somebody has added it, or it is that of CREATE TABLE ... (LIKE ...)
+	IF former_column IS NOT NULL AND NOT (is_column AND NOT is_complete) THEN
+		EXECUTE format('ALTER TABLE %s DROP COLUMN IF EXISTS %I', relation, former_column);
+		former_column := NULL;
+	END IF;
+	IF method = 'row_origin' THEN
 		RETURN true;
 	END IF;
-	-- the same for the rows that are there on all nodes, and older than any change
-	EXECUTE format('ALTER TABLE %s ADD COLUMN %I bdr.column_timestamps NOT NULL DEFAULT '
-		'bdr.column_timestamps_create(''current'', ''2000-01-01 00:00:00+00'')', relation, wanted);
-	EXECUTE format('CREATE TRIGGER pgl_clcd_before_insert BEFORE INSERT ON %s FOR EACH ROW '
-		'EXECUTE FUNCTION bdr.column_timestamps_trigger()', relation);
-	EXECUTE format('CREATE TRIGGER pgl_clcd_before_update BEFORE UPDATE ON %s FOR EACH ROW '
-		'EXECUTE FUNCTION bdr.column_timestamps_trigger()', relation);
+
+	IF former_column IS NULL AND NOT is_column AND wanted = 'bdr_row_version' THEN
+		SELECT a.attname INTO former_column FROM pg_catalog.pg_attribute a WHERE a.attrelid = relation AND a.attname = wanted
+			AND NOT a.attisdropped AND a.attnotnull AND a.attgenerated = '' AND a.atttypid = wanted_type;
+	END IF;
+	IF former_column IS NOT NULL THEN
+		wanted := former_column;
+	ELSIF EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = relation AND a.attname = wanted AND NOT a.attisdropped) THEN
+		RAISE EXCEPTION USING ERRCODE = 'duplicate_column', MESSAGE = format('%s has a column %I already', relation, wanted),
+			HINT = 'Give another name as column_name.';
+	-- the same for the rows that are there on all nodes, and older than any change; constants, so that no row is written anew
+	ELSIF is_column THEN
+		EXECUTE format('ALTER TABLE %s ADD COLUMN %I bdr.column_timestamps NOT NULL DEFAULT '
+			'bdr.column_timestamps_create(%L, ''2000-01-01 00:00:00+00'')', relation, wanted, source);
+	ELSE
+		EXECUTE format('ALTER TABLE %s ADD COLUMN %I %s NOT NULL DEFAULT 1', relation, wanted, wanted_type);
+	END IF;
+	IF is_column THEN
+		EXECUTE format('CREATE TRIGGER pgl_clcd_before_insert BEFORE INSERT ON %s FOR EACH ROW '
+			'EXECUTE FUNCTION bdr.column_timestamps_trigger(%L)', relation, source);
+		EXECUTE format('CREATE TRIGGER pgl_clcd_before_update BEFORE UPDATE ON %s FOR EACH ROW '
+			'EXECUTE FUNCTION bdr.column_timestamps_trigger(%L)', relation, source);
+	ELSE
+		EXECUTE format('CREATE TRIGGER bdr_row_version_before_update BEFORE UPDATE ON %s FOR EACH ROW '
+			'EXECUTE FUNCTION bdr.row_version_trigger(%L)', relation, wanted);
+	END IF;
 	RETURN true;
 END
 $function$;
-COMMENT ON FUNCTION bdr.alter_table_conflict_detection(regclass, text, name) IS
-	'resolves conflicts of a table row by row, or column by column; to be called on every node';
+COMMENT ON FUNCTION bdr.alter_table_conflict_detection(regclass, text, name, text) IS
+	'how conflicts of a table are detected: row by row, or column by column';
+
+CREATE FUNCTION bdr.column_timestamps_enable(relation regclass, column_name name DEFAULT 'cts', from_commit boolean DEFAULT false)
+	RETURNS boolean LANGUAGE sql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp AS $function$
+	SELECT bdr.alter_table_conflict_detection(relation,
+		CASE WHEN from_commit THEN 'column_commit_timestamp' ELSE 'column_modify_timestamp' END, column_name)
+$function$;
+COMMENT ON FUNCTION bdr.column_timestamps_enable(regclass, name, boolean) IS
+	'resolves conflicts of a table column by column';
+
+CREATE FUNCTION bdr.column_timestamps_disable(relation regclass, column_name name DEFAULT NULL)
+	RETURNS boolean LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp AS $function$
+BEGIN
+	IF NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = relation AND NOT a.attisdropped
+		AND a.atttypid = 'bdr.column_timestamps'::regtype AND a.attname = COALESCE(column_name, a.attname))
+	THEN
+		RAISE EXCEPTION USING ERRCODE = 'undefined_column',
+			MESSAGE = format('%s has no column%s of type bdr.column_timestamps', relation, COALESCE(' ' || quote_ident(column_name), '')),
+			HINT = 'bdr.tables shows how conflicts of each table are detected.';
+	END IF;
+	RETURN bdr.alter_table_conflict_detection(relation, 'row_origin');
+END
+$function$;
+COMMENT ON FUNCTION bdr.column_timestamps_disable(regclass, name) IS
+	'resolves conflicts of a table row by row';
 
 -- ---------------------------------------------------------------------------------------------------------------------
 -- Views
@@ -1230,6 +1350,24 @@ FROM bdr.join_table t
 	CROSS JOIN bdr.join_state j;
 COMMENT ON VIEW bdr.join_table_progress IS 'how far the copy of each table has come; indexes: waits for them, or has them created now';
 
+CREATE VIEW bdr.tables AS
+SELECT c.oid AS relid, n.nspname, c.relname, g.node_group_name AS set_name,
+	CASE WHEN g.node_group_name IS NOT NULL THEN '{INSERT,UPDATE,DELETE,TRUNCATE}'::text[] END AS set_ops,
+	NULL::text[] AS rel_columns, NULL::text AS row_filter,
+	CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_attribute a
+			WHERE a.attrelid = c.oid AND a.atttypid = 'bdr.column_timestamps'::regtype AND NOT a.attisdropped) THEN 'column_level'
+		WHEN c.relreplident = 'f' AND EXISTS (SELECT FROM pg_catalog.pg_trigger t
+			WHERE t.tgrelid = c.oid AND t.tgfoid = 'bdr.row_version_trigger'::regproc AND t.tgenabled <> 'D') THEN 'row_version'
+		ELSE 'row_origin' END AS conflict_detection
+FROM pg_catalog.pg_class c
+	JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+	LEFT JOIN (bdr.local_node l JOIN bdr.node m ON m.node_id = l.node_id
+		JOIN bdr.node_group g ON g.node_group_id = m.node_group_id) ON true
+WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'bdr')
+	AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
+		WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e');
+COMMENT ON VIEW bdr.tables IS 'tables that are replicated, and how their conflicts are detected';
+
 CREATE VIEW bdr.node_conflict_resolvers AS
 SELECT t.conflict_type, COALESCE(r.conflict_resolver, t.default_resolver) AS conflict_resolver
 FROM bdr.internal_conflict_types() t
@@ -1305,29 +1443,49 @@ GRANT SELECT ON bdr.local_node_summary, bdr.node, bdr.node_group, bdr.node_local
 	bdr.node_slots, bdr.node_summary, bdr.state_journal_details, bdr.stat_subscription, bdr.subscription,
 	bdr.subscription_summary, bdr.worker_errors, bdr.workers, bdr.join_progress, bdr.join_table_progress, bdr.part_progress,
 	bdr.node_replication_rates, bdr.group_slot_retention, bdr.missing_changes, bdr.conflict_history_summary,
-	bdr.node_conflict_resolvers, bdr.node_log_config, bdr.stat_conflicts, bdr.global_locks, bdr.global_lock,
-	bdr.ddl_epoch TO bdr_read_all_stats;
+	bdr.node_conflict_resolvers, bdr.node_log_config, bdr.stat_conflicts, bdr.tables,
+	bdr.global_locks, bdr.global_lock, bdr.ddl_epoch TO bdr_read_all_stats;
 GRANT EXECUTE ON FUNCTION bdr.bdr_edition(), bdr.bdr_version(), bdr.bdr_version_num(), bdr.peer_state_name(oid),
 	bdr.show_subscription_status(), bdr.show_workers(), bdr.show_conflict_stats(), bdr.internal_conflict_types(),
 	bdr.internal_mask_dsn(text),
 	bdr.internal_object_name(text, text, text, text, text), bdr.local_group_slot_name() TO bdr_read_all_stats;
 GRANT EXECUTE ON FUNCTION bdr.wait_slot_confirm_lsn(text, pg_lsn), bdr.local_group_slot_name(), bdr.global_lock_table(regclass),
 	bdr.create_conflict_trigger(text, text[], regclass, regprocedure, text[]),
-	bdr.create_transform_trigger(text, text[], regclass, regprocedure, text[]), bdr.drop_trigger(text, regclass, boolean)
+	bdr.create_transform_trigger(text, text[], regclass, regprocedure, text[]), bdr.drop_trigger(text, regclass, boolean),
+	bdr.ri_fkey_trigger(), bdr.ri_fkey_on_del_trigger(),
+	bdr.alter_table_conflict_detection(regclass, text, name, text), bdr.column_timestamps_enable(regclass, name, boolean),
+	bdr.column_timestamps_disable(regclass, name)
 	TO bdr_application;
 -- A stream trigger's function runs as the owner of the table; elsewhere they give NULL.
 GRANT EXECUTE ON FUNCTION bdr.trigger_get_row(text), bdr.trigger_get_committs(text), bdr.trigger_get_xid(text),
 	bdr.trigger_get_type(), bdr.trigger_get_conflict_type(), bdr.trigger_get_origin_node_id(text) TO PUBLIC;
 GRANT SELECT ON bdr.trigger, bdr.triggers TO bdr_application;
 
--- Whoever may use a table may do with its conflict-free columns what operators, casts and aggregates do; none shows or changes
+-- What other nodes are told in messages of the WAL, DDL above all, they do as whom the message names. So not everybody may write
+-- messages.
+DO LANGUAGE plpgsql $rights$
+DECLARE
+	f regprocedure;
+BEGIN
+	FOR f IN SELECT p.oid::regprocedure FROM pg_catalog.pg_proc p
+		WHERE p.pronamespace = 'pg_catalog'::regnamespace AND p.proname = 'pg_logical_emit_message'
+	LOOP
+		EXECUTE pg_catalog.format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', f);
+		EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION %s TO bdr_superuser', f);
+	END LOOP;
+END
+$rights$;
+
+-- Whoever may use a table may do with its conflict-free columns and its timestamps what operators, casts, defaults and aggregates do,
+-- and create partitions with their triggers; none shows or changes
 -- anything but its arguments.
 DO LANGUAGE plpgsql $rights$
 DECLARE
 	f regprocedure;
 BEGIN
 	FOR f IN SELECT p.oid::regprocedure FROM pg_catalog.pg_proc p
-		WHERE p.pronamespace = 'bdr'::regnamespace AND pg_catalog.starts_with(p.proname::text, 'crdt_')
+		WHERE p.pronamespace = 'bdr'::regnamespace AND (pg_catalog.starts_with(p.proname::text, 'crdt_')
+			OR p.proname ~ '^column_timestamps_(in|out|recv|send|create|resolve|to_text|to_jsonb|trigger)$' OR p.proname = 'row_version_trigger')
 	LOOP
 		EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION %s TO PUBLIC', f);
 	END LOOP;

@@ -53,9 +53,9 @@ public enum ConflictType: String, CaseIterable, Sendable {
             [.error, .skip, .updateIfNewer, .update]
         case .updateMissing, .updateRecentlyDeleted:
             [.error, .skip, .insertOrSkip, .insertOrError]
-        case .multipleUniqueConflicts:
+        case .multipleUniqueConflicts, .deleteRecentlyUpdated:
             [.error, .skip, .updateIfNewer, .update]
-        case .deleteRecentlyUpdated, .insertRecentlyDeleted:
+        case .insertRecentlyDeleted:
             [.error, .skip, .update]
         case .deleteMissing:
             [.error, .skip]

@@ -96,10 +96,17 @@ public func decideInsert(
 ///   - local: what is known of the key.
 ///   - remote: commit time and origin of the change.
 ///   - settings: the node's resolvers.
+///   - differs: rows have versions (method row_version): whether that of the row here is another one than the change was made
+///     with. nil: they have none, or the change did not bring it.
 public func decideUpdate(
-    local: LocalState, remote: RowVersion, settings: ResolverSettings = ResolverSettings()
+    local: LocalState, remote: RowVersion, settings: ResolverSettings = ResolverSettings(), differs: Bool? = nil
 ) -> Decision {
     switch local {
+    case .present(_, _, ownTransaction: false) where differs == true:
+        resolve(.updateDiffering, local: local, remote: remote, settings: settings)
+    // two nodes may have counted up to the same number, so that the times have the last word
+    case .present(_, _, ownTransaction: false) where differs == false && local.isOlder(than: remote):
+        .apply
     case .missing(stamp: nil, _, ownTransaction: false):
         resolve(.updateMissing, local: local, remote: remote, settings: settings)
     case .missing:
@@ -116,10 +123,13 @@ public func decideUpdate(
 ///   - local: what is known of the key.
 ///   - remote: commit time and origin of the change.
 ///   - settings: the node's resolvers.
+///   - differs: as for `decideUpdate`.
 public func decideDelete(
-    local: LocalState, remote: RowVersion, settings: ResolverSettings = ResolverSettings()
+    local: LocalState, remote: RowVersion, settings: ResolverSettings = ResolverSettings(), differs: Bool? = nil
 ) -> Decision {
     switch local {
+    case .present(_, _, ownTransaction: false) where differs == true:
+        resolve(.deleteRecentlyUpdated, local: local, remote: remote, settings: settings)
     case .missing:
         resolve(.deleteMissing, local: local, remote: remote, settings: settings)
     case .present:

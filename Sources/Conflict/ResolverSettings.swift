@@ -16,7 +16,12 @@ public struct ResolverSettings: Equatable, Sendable {
     ///
     /// `update_recently_deleted`: an update that is later than the delete has to win on every node, as it does where it came
     /// first and the delete is the one that comes late.
-    public static let deviations: [ConflictType: Resolver] = [.updateRecentlyDeleted: .insertOrSkip]
+    ///
+    /// `delete_recently_updated`: with row versions it is also met by deletes that are later than the row; they win on the other
+    /// nodes.
+    public static let deviations: [ConflictType: Resolver] = [
+        .updateRecentlyDeleted: .insertOrSkip, .deleteRecentlyUpdated: .updateIfNewer,
+    ]
 
     private var overrides: [ConflictType: Resolver] = [:]
 

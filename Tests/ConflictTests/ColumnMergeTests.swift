@@ -108,4 +108,60 @@ import Testing
         bytes[12] = 3
         #expect(bytes.withUnsafeBytes { ColumnVersions($0) } == nil)
     }
+
+    /// What a transaction has changed is dated by its commit, the same wherever that becomes known.
+    @Test func commitDates() {
+        let before = RowVersion(time: 100, node: 1)
+        var versions = ColumnVersions(base: before, source: .commit)
+        versions.modify([(11, 2)])
+        versions.modify([(7, 1), (11, 2)])
+        #expect(versions.modified.map(\.column) == [7, 11])
+        #expect(!versions.isResolved)
+        #expect(versions.version(of: 7) == before)
+        var forgotten = versions
+        versions.resolve(RowVersion(time: 200, node: 2))
+        #expect(versions.isResolved)
+        #expect(versions.version(of: 7) == RowVersion(time: 200, node: 2))
+        #expect(versions.version(of: 13) == before)
+        // again: nothing is left to date
+        versions.resolve(RowVersion(time: 300, node: 3))
+        #expect(versions.version(of: 7) == RowVersion(time: 200, node: 2))
+        // a clock that was set back
+        versions.modify([(7, 1)])
+        versions.resolve(RowVersion(time: 150, node: 1))
+        #expect(versions.version(of: 7) == RowVersion(time: 201, node: 1))
+        forgotten.resolve(nil)
+        #expect(forgotten == ColumnVersions(base: before, source: .commit))
+    }
+
+    @Test func commitDatesInserts() {
+        var versions = ColumnVersions(inserted: [(11, 2), (7, 1)], base: RowVersion(time: 500, node: 1))
+        versions.modify([(7, 1)])
+        #expect(versions.modified.map(\.column) == [7, 11])
+        versions.resolve(RowVersion(time: 200, node: 2))
+        #expect(versions == ColumnVersions(base: RowVersion(time: 200, node: 2), source: .commit))
+    }
+
+    @Test func bytesOfUnresolved() {
+        var versions = ColumnVersions(base: RowVersion(time: -1, node: 2))
+        versions.change([(0xFFFF_FFFE, 3)], at: 50, by: 0xFFFF_FFFF)
+        versions.modify([(9, 2), (7, 1)])
+        let inserted = ColumnVersions(inserted: [(7, 1)], base: RowVersion(time: 1, node: 2))
+        let nothing = ColumnVersions(inserted: [], base: RowVersion(time: 1, node: 2))
+        for versions in [versions, inserted, nothing, ColumnVersions(base: versions.base, source: .commit)] {
+            var bytes = versions.bytes
+            #expect(bytes.withUnsafeBytes { ColumnVersions($0) } == versions)
+            for length in 0..<bytes.count {
+                #expect(bytes.withUnsafeBytes { ColumnVersions(UnsafeRawBufferPointer(rebasing: $0[..<length])) } == nil)
+            }
+            // Extension/column_timestamps.c looks at this bit
+            #expect((bytes[13] & 0x40 != 0) == !versions.isResolved)
+            bytes.append(0)
+            #expect(bytes.withUnsafeBytes { ColumnVersions($0) } == nil)
+        }
+        // the time of a change comes from the clock alone
+        var bytes = versions.bytes
+        bytes[13] &= 0x7F
+        #expect(bytes.withUnsafeBytes { ColumnVersions($0) } == nil)
+    }
 }

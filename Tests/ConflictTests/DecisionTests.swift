@@ -87,6 +87,38 @@ import Testing
         #expect(decideDelete(local: local, remote: Self.remote) == decision)
     }
 
+    @Test(arguments: [
+        (other(99), true, Decision.applyConflict(.updateDiffering)), (other(101), true, .skip(.updateDiffering)),
+        (same(101), true, .applyConflict(.updateDiffering)), (frozen, true, .applyConflict(.updateDiffering)),
+        (own, true, .apply), (ownKnown, true, .apply),
+        (other(99), false, .apply), (other(101), false, .skip(.updateOriginChange)),
+        (same(101), false, .apply), (frozen, false, .apply),
+        (deleted(101), true, .skip(.updateRecentlyDeleted)),
+    ])
+    func updateByRowVersion(local: LocalState, differs: Bool, decision: Decision) {
+        #expect(decideUpdate(local: local, remote: Self.remote, differs: differs) == decision)
+    }
+
+    @Test(arguments: [
+        (other(99), true, Decision.applyConflict(.deleteRecentlyUpdated)),
+        (other(101), true, .skip(.deleteRecentlyUpdated)), (same(101), true, .applyConflict(.deleteRecentlyUpdated)),
+        (frozen, true, .applyConflict(.deleteRecentlyUpdated)), (own, true, .apply),
+        (other(99), false, .apply), (other(101), false, .skip(.deleteRecentlyUpdated)),
+        (LocalState.unknown, true, .skip(.deleteMissing)),
+    ])
+    func deleteByRowVersion(local: LocalState, differs: Bool, decision: Decision) {
+        #expect(decideDelete(local: local, remote: Self.remote, differs: differs) == decision)
+    }
+
+    /// As BDR has it, unless told otherwise.
+    @Test func deletesOfOtherVersionsCanBeSkipped() throws {
+        let settings = try Self.with(.skip, for: .deleteRecentlyUpdated)
+        #expect(
+            decideDelete(local: Self.other(99), remote: Self.remote, settings: settings, differs: true)
+                == .skip(.deleteRecentlyUpdated))
+        #expect(decideDelete(local: Self.other(99), remote: Self.remote, settings: settings, differs: false) == .apply)
+    }
+
     static func with(_ resolver: Resolver, for type: ConflictType) throws -> ResolverSettings {
         var settings = ResolverSettings()
         try settings.set(resolver, for: type)

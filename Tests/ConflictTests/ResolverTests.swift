@@ -41,7 +41,8 @@ import Testing
         ("skip_transaction", "apply_error_ddl"),
         (
             "update_if_newer",
-            "insert_exists update_differing update_origin_change update_pkey_exists multiple_unique_conflicts"
+            "insert_exists update_differing update_origin_change update_pkey_exists multiple_unique_conflicts "
+                + "delete_recently_updated"
         ),
         (
             "update",
@@ -74,11 +75,16 @@ import Testing
     @Test func settingsStartWithDefaultsAndTheStatedDeviations() {
         let settings = ResolverSettings()
         for type in ConflictType.allCases {
-            let expected: Resolver = type == .updateRecentlyDeleted ? .insertOrSkip : type.defaultResolver
+            let expected: Resolver =
+                switch type {
+                case .updateRecentlyDeleted: .insertOrSkip
+                case .deleteRecentlyUpdated: .updateIfNewer
+                default: type.defaultResolver
+                }
             #expect(settings.resolver(for: type) == expected)
             #expect(!settings.isOverridden(type))
         }
-        #expect(ResolverSettings.deviations == [.updateRecentlyDeleted: .insertOrSkip])
+        #expect(ResolverSettings.deviations == [.updateRecentlyDeleted: .insertOrSkip, .deleteRecentlyUpdated: .updateIfNewer])
     }
 
     @Test func settingsTakeExactlyTheAllowedPairs() {

@@ -86,6 +86,8 @@ int32_t bdr_host_origin_drop(const char *origin_name);
  * commit time in its commit record, which there is even when nothing was changed; *local_end is the end of that record. */
 int32_t bdr_host_apply_begin(uint64_t remote_lsn, int64_t commit_time);
 int32_t bdr_host_apply_abort(void);
+/* Commit of the remote transaction and the node that made it: they date what it changed (type bdr.column_timestamps). */
+int32_t bdr_host_columns_version(int64_t time, uint32_t node);
 int32_t bdr_host_apply_commit(uint64_t remote_end_lsn, int64_t commit_time, uint64_t *local_end);
 
 /* ---- libpq connections (host_libpq.c) ------------------------------------------------------------------------- */
@@ -414,6 +416,8 @@ typedef struct BdrRelationInfo
 	uint8_t has_key;		/* an identity index or FULL lookup is possible */
 	uint8_t stream_triggers;	/* BDR_STREAM_TRANSFORM, BDR_STREAM_CONFLICT */
 	uint8_t merges;			/* has columns of conflict-free types */
+	uint8_t lacks_columns;	/* the peer has not all columns that are here (and not computed) */
+	uint8_t row_version;	/* rows have a version by which conflicts are detected, and the peer sends it */
 	int32_t missing_column;	/* index of the first remote column that does not exist here, with BDR_REL_COLUMNS_MISSING */
 } BdrRelationInfo;
 
@@ -439,6 +443,7 @@ struct BdrRow
 	uint8_t separate;		/* it takes the place of another row: nothing is merged */
 	uint8_t keep_all;		/* the local row stays, but for what is merged */
 	uint8_t old_unknown;	/* it is of an UPDATE, and `old` is not known: what needs it is not merged */
+	uint8_t probe;			/* it is not to be inserted yet: see BDR_FREE */
 	uint8_t pending;		/* its INSERT is still to come: what that will add is not in it yet */
 	const struct BdrRow *old;	/* what the sender had before; NULL: nothing, or unknown */
 	const uint8_t *keep;	/* by column: not 0, the local value stays; NULL: none does */
@@ -480,10 +485,15 @@ int32_t bdr_host_rel_open(const BdrRemoteRelation *remote, BdrRel **rel, BdrRela
  * local definition changed. */
 int32_t bdr_host_rel_use(BdrRel *rel, BdrRelationInfo *info);
 void bdr_host_rel_free(BdrRel *rel);
+/* Looks at what a row has in columns that do not exist here; from then on such values are left out, which is an error before.
+ * key_only: at the peer's key columns only. *missing is the first such column, *valued the first with a value; -1: none. */
+int32_t bdr_host_missing_values(BdrRel *rel, const BdrRow *row, bool key_only, int32_t *missing, int32_t *valued);
+/* Names of columns that are here and that the peer does not have, separated by commas; valid until the transaction ends. */
+int32_t bdr_host_lacked_columns(BdrRel *rel, const char **names);
 
 /* BDR_RETRY: the located row changed meanwhile; locate and decide again. BDR_STAMPED: no row has the key, but it has stamps.
- * BDR_SAME: the row would not change, and was not written. */
-enum { BDR_DONE = 0, BDR_CONFLICT = 1, BDR_RETRY = 2, BDR_STAMPED = 3, BDR_SAME = 4 };
+ * BDR_SAME: the row would not change, and was not written. BDR_FREE: nothing is in the way of a row that was a probe. */
+enum { BDR_DONE = 0, BDR_CONFLICT = 1, BDR_RETRY = 2, BDR_STAMPED = 3, BDR_SAME = 4, BDR_FREE = 5 };
 
 /* Inserts a row unless a row with the same value of any unique key exists: then BDR_CONFLICT, with *found, and the
  * located row is held for bdr_host_update_found. Nor is it inserted when its key has stamps (BDR_STAMPED, see bdr_host_stamps),
@@ -509,6 +519,8 @@ int32_t bdr_host_stamp_missing(BdrRel *rel);
 int32_t bdr_host_stamp_at(BdrRel *rel, int64_t commit_time, uint32_t node);
 /* Who wrote the located row's value of the peer's column (counted from 0), if it is stored out of line; found = 0 when that is
  * not known. */
+/* Whether the located row has another version (method row_version, BdrRelationInfo.row_version) than a row of the sender: 0, 1. */
+int32_t bdr_host_version_differs(BdrRel *rel, const BdrRow *before);
 int32_t bdr_host_value_version(BdrRel *rel, int32_t column, BdrFound *version);
 /* If there are no stamps, they need not be looked for until one is written. */
 int32_t bdr_host_stamps_settle(void);
@@ -562,6 +574,7 @@ typedef struct BdrConflict
 	uint32_t index;			/* OID, 0: none */
 	uint8_t has_local;		/* the row that was located last is the one in the way */
 	uint8_t has_written;	/* the row that was stored last is the outcome */
+	uint8_t merged;			/* columns of conflict-free types don't make the rows differ */
 	uint8_t has_local_version;
 	uint32_t local_node;
 	int64_t local_time;

@@ -11,6 +11,8 @@ final class AppliedRelation {
     private(set) var info = BdrRelationInfo()
     /// The transaction (counted by the worker) in which the handle was last made ready.
     private var usedIn: UInt64 = 0
+    /// The transaction in which it was known last that the local relation was dropped recently.
+    var droppedIn: UInt64 = 0
 
     init(_ description: RelationMessage) throws {
         self.description = description
@@ -30,10 +32,28 @@ final class AppliedRelation {
     /// - Throws: an error that says what the local schema lacks.
     @inline(__always)
     func use(in transaction: UInt64) throws {
+        guard try self.isHere(in: transaction) else {
+            throw self.missing()
+        }
+    }
+
+    /// The same, but that a local relation is missing is an answer.
+    @inline(__always)
+    func isHere(in transaction: UInt64) throws -> Bool {
         if self.usedIn != transaction {
-            try self.prepare()
+            guard try self.prepare() else {
+                return false
+            }
             self.usedIn = transaction
         }
+        return true
+    }
+
+    /// - Parameter detail: why that is an error.
+    func missing(detail: String? = nil) -> BdrError {
+        BdrError(
+            SQLSTATE.undefinedTable, "table \"\(self.qualifiedName)\" does not exist on this node", detail: detail,
+            hint: "Create the table here as it is on the peer; replication then goes on by itself.")
     }
 
     /// After a TRUNCATE closed what was open.
@@ -41,23 +61,20 @@ final class AppliedRelation {
         self.usedIn = 0
     }
 
-    private func prepare() throws {
+    private func prepare() throws -> Bool {
         if self.handle == nil {
             try self.open()
         }
         try host(bdr_host_rel_use(self.handle, &self.info))
         switch self.info.status {
         case Int32(BDR_REL_OK), Int32(BDR_REL_COLUMNS_MISSING):
-            // a missing column matters only once a value for it arrives
-            break
+            return true
         case Int32(BDR_REL_WRONG_KIND):
             throw BdrError(
                 "42809", "\"\(self.qualifiedName)\" is not a table on this node",
                 detail: "Changes are applied to ordinary and partitioned tables only.")
         default:
-            throw BdrError(
-                SQLSTATE.undefinedTable, "table \"\(self.qualifiedName)\" does not exist on this node",
-                hint: "Create the table here as it is on the peer; replication then goes on by itself.")
+            return false
         }
     }
 

@@ -120,6 +120,8 @@ final class Applier {
             self.keepsStamps = bdr_host_members() != 1
             try self.waitForClock(message.commitTime)
             try host(bdr_host_apply_begin(message.commitLSN, message.commitTime))
+            let version = self.version(message)
+            try host(bdr_host_columns_version(version.time, version.node))
             try self.conflicts.begin()
         }
     }
@@ -254,17 +256,17 @@ final class Applier {
     }
 
     func truncate(_ message: TruncateMessage) throws {
-        _ = try self.requireTransaction()
+        let transaction = try self.requireTransaction()
         self.change &+= 1
         if self.skipping {
             return
         }
         let relations = try message.relIds.map { try self.relation($0) }
         do {
-            for relation in relations {
-                try relation.use(in: self.transactionNumber)
+            let handles = try relations.filter { try self.isHere($0, transaction, key: .none, remote: .none) }.map { $0.handle }
+            guard !handles.isEmpty else {
+                return
             }
-            let handles = relations.map { $0.handle }
             try handles.withUnsafeBufferPointer { handles in
                 _ = try host(
                     bdr_host_truncate(
@@ -283,9 +285,11 @@ final class Applier {
     }
 
     /// Records what was decided, and done, if it was about a conflict.
+    /// - Parameter isMerged: nothing that either row's conflict-free columns had is lost.
     func record(
         _ decision: Decision, _ relation: AppliedRelation, _ transaction: BeginMessage, found: BdrFound, local: LocalState,
-        key: ConflictTuple, remote: ConflictTuple, isStored: Bool? = nil, byUser: Bool = false, merged: Bool = false
+        key: ConflictTuple, remote: ConflictTuple, isStored: Bool? = nil, byUser: Bool = false, merged: Bool = false,
+        isMerged: Bool = false
     ) throws {
         guard let type = decision.conflictType, var resolution = decision.resolution else {
             return
@@ -298,8 +302,9 @@ final class Applier {
             stored = false
         }
         try self.conflicts.record(
-            type, byUser ? .user : resolution, relation, transaction, version: self.version(transaction), change: self.change, found: found,
-            local: local, key: key, remote: remote, isStored: stored)
+            type, byUser ? .user : resolution, relation, transaction, version: self.version(transaction), change: self.change,
+            found: found, local: local, key: key, remote: remote, isStored: stored,
+            isMerged: isMerged && !byUser && relation.info.merges != 0)
     }
 
     // MARK: Errors

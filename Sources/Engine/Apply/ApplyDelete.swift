@@ -15,9 +15,13 @@ extension Applier {
         }
         let relation = try self.relation(message.relId)
         do {
-            try relation.use(in: self.transactionNumber)
+            guard try self.isHere(relation, transaction, key: .tuple(message.old), remote: .none),
+                try self.takesColumns(of: message.old, relation, transaction, key: message.old, isDelete: true)
+            else {
+                return
+            }
             if try StreamTriggers.delete(message.old, relation, self.version(transaction), self.builder) {
-                try self.deleteRow(message.old, relation, transaction)
+                try self.deleteRow(message.old, relation, transaction, kind: message.oldKind)
             }
         } catch {
             throw self.inContext(error, "DELETE", relation, message.old)
@@ -27,23 +31,26 @@ extension Applier {
     /// - Parameters:
     ///   - ofKeyChange: it is the old key of an UPDATE, about which that has told, and asked conflict triggers, already.
     ///   - isForced: the row goes, whatever is newer.
+    ///   - kind: what the sender told of the old row.
     func deleteRow(
         _ key: TupleView, _ relation: AppliedRelation, _ transaction: BeginMessage, ofKeyChange: Bool = false,
-        isForced: Bool = false
+        isForced: Bool = false, kind: OldTupleKind = .key
     ) throws {
         let remote = self.version(transaction)
         var isStamped = !self.keepsStamps
+        var asked = StreamTriggers.Asked()
         while true {
             let found = try self.find(key, relation)
             let local = try self.state(relation, found, remote)
             var settled = StreamTriggers.Settled(
                 decision: decideDelete(
-                    local: local, remote: remote, settings: ofKeyChange ? ResolverSettings() : self.resolvers))
+                    local: local, remote: remote, settings: ofKeyChange ? ResolverSettings() : self.resolvers,
+                    differs: try self.differs(key, kind, relation, found)))
             if isForced && found.found != 0 {
                 settled.decision = .apply
             }
             if !ofKeyChange && (found.found != 0 || isStamped) {
-                guard let answer = try StreamTriggers.settle(settled.decision, relation, found, local) else {
+                guard let answer = try StreamTriggers.settle(settled.decision, relation, found, local, &asked) else {
                     continue
                 }
                 settled = answer

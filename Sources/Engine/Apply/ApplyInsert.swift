@@ -15,7 +15,9 @@ extension Applier {
         }
         let relation = try self.relation(message.relId)
         do {
-            try relation.use(in: self.transactionNumber)
+            guard try self.isHere(relation, transaction, key: .tuple(message.tuple), remote: .tuple(message.tuple)) else {
+                return
+            }
             if case .raw = message.tuple, relation.info.same_layout != 0, relation.info.stream_triggers == 0 {
                 if self.batchRelation !== relation || self.batch.count >= Self.batchLimit {
                     try self.flushBatch()
@@ -30,6 +32,9 @@ extension Applier {
                 return
             }
             try self.flushBatch()
+            guard try self.takesColumns(of: message.tuple, relation, transaction, key: message.tuple) else {
+                return
+            }
             try self.builder.withRow(message.tuple, relation) { row in
                 if try StreamTriggers.insert(&row, relation, self.version(transaction)) {
                     try self.insertRow(&row, relation, transaction)
@@ -103,21 +108,32 @@ extension Applier {
         }
         // what was decided of the key's stamps
         var stamped: (decision: Decision, local: LocalState)?
-        // the rows in the way have gone, and what is under the key itself has to; or a trigger has settled it
-        var cleared = despiteStamps
+        // the rows in the way have gone
+        var cleared: Cleared?
+        var asked = StreamTriggers.Asked()
+        let fills = self.fillsColumns(relation)
+        row.probe = fills ? 0 : 1
+        defer { row.probe = 0 }
         while true {
             var found = BdrFound()
-            let outcome = try host(bdr_host_insert(relation.handle, &row, stamped != nil || cleared, &found))
+            let outcome = try host(bdr_host_insert(relation.handle, &row, stamped != nil || despiteStamps, &found))
             switch outcome {
             case Int32(BDR_RETRY):
                 continue
             case Int32(BDR_CONFLICT), Int32(BDR_STAMPED):
                 break
+            case Int32(BDR_FREE):
+                try self.dropLacking(relation, transaction, key: .row(sent), remote: .row(sent))
+                return false
             default:
                 if let stamped {
+                    try self.requireStamps(stamped.local, relation, remote)
                     try self.record(
                         stamped.decision, relation, transaction, found: found, local: stamped.local, key: .row(row),
                         remote: .row(row))
+                }
+                if relation.info.lacks_columns != 0 {
+                    try self.recordDefaults(relation, transaction, key: .row(sent), remote: .row(sent))
                 }
                 return true
             }
@@ -136,10 +152,13 @@ extension Applier {
                     stamped = (other, own)
                 }
             }
-            if found.found > 1 {
-                switch try self.resolveMultiple(relation, transaction, key: .row(row), row: .row(row)) {
+            if found.found > 1 || (isOther && cleared != nil && found.found != 0) {
+                switch try self.resolveMultiple(relation, transaction, key: .row(sent), row: .row(sent), after: cleared) {
                 case .lookAgain: break
-                case .removed: cleared = true
+                case .removed(let what): cleared = what
+                case .replaced(let kept):
+                    cleared = Cleared(isForced: true, isAnswered: true)
+                    row.kept = kept
                 case .kept:
                     if isOther && self.keepsStamps {
                         try host(bdr_host_stamp_missing(relation.handle))
@@ -148,10 +167,18 @@ extension Applier {
                 }
                 continue
             }
-            if cleared && !despiteStamps {
-                decision = .apply
+            if let cleared {
+                // that was decided together with the others; what has come since was not
+                if cleared.isAnswered || (found.found != 0 && local == cleared.own) {
+                    decision = .apply
+                } else if case .skip(let type) = decision {
+                    guard cleared.isForced else {
+                        throw Self.changedMeanwhile(relation)
+                    }
+                    decision = .applyConflict(type)
+                }
             }
-            guard let settled = try StreamTriggers.settle(decision, relation, found, local) else {
+            guard let settled = try StreamTriggers.settle(decision, relation, found, local, &asked) else {
                 continue
             }
             decision = settled.decision
@@ -178,17 +205,32 @@ extension Applier {
                 case Int32(BDR_RETRY):
                     continue
                 case Int32(BDR_CONFLICT):
-                    guard try self.resolveMultiple(relation, transaction, key: .row(row), row: .row(row)) != .kept else {
+                    switch try self.resolveMultiple(relation, transaction, key: .row(sent), row: .row(sent), after: cleared) {
+                    case .lookAgain: continue
+                    case .removed(let what):
+                        cleared = what
+                        continue
+                    case .replaced(let kept):
+                        cleared = Cleared(isForced: true, isAnswered: true)
+                        row.kept = kept
+                        continue
+                    case .kept:
                         return false
                     }
-                    continue
                 default:
+                    if isOther, let stamped, !despiteStamps {
+                        try self.requireStamps(stamped.local, relation, remote)
+                    }
                     try self.record(
                         decision, relation, transaction, found: found, local: local, key: .row(sent),
-                        remote: .row(sent), byUser: settled.byUser)
+                        remote: .row(sent), byUser: settled.byUser, isMerged: !isOther && row.old_unknown == 0)
                     return true
                 }
             case .skip:
+                if cleared != nil {
+                    // the others are gone already
+                    throw Self.changedMeanwhile(relation)
+                }
                 var merged = false
                 if relation.info.merges != 0 && !isOther && found.found != 0 {
                     guard let changed = try self.mergeLoser(&row, relation, found, local, remote) else {
@@ -198,7 +240,7 @@ extension Applier {
                 }
                 try self.record(
                     decision, relation, transaction, found: found, local: local, key: .row(sent),
-                    remote: .row(sent), byUser: settled.byUser, merged: merged)
+                    remote: .row(sent), byUser: settled.byUser, merged: merged, isMerged: !isOther && row.old_unknown == 0)
                 if isOther && self.keepsStamps {
                     // its own key has lost this change all the same
                     try host(bdr_host_stamp_missing(relation.handle))
@@ -210,33 +252,54 @@ extension Applier {
         }
     }
 
+    /// What was decided of a key that no row had must still hold once a row has it: who deletes the key meanwhile has not seen
+    /// the row.
+    private func requireStamps(_ before: LocalState, _ relation: AppliedRelation, _ remote: RowVersion) throws {
+        guard try self.state(relation, BdrFound(), remote) == before else {
+            throw Self.changedMeanwhile(relation)
+        }
+    }
+
+    /// The transaction is applied anew then.
+    static func changedMeanwhile(_ relation: AppliedRelation) -> BdrError {
+        BdrError("40001", "a row of \"\(relation.qualifiedName)\" changed while another one took its place")
+    }
+
+    /// Rows in the way were deleted.
+    struct Cleared {
+        /// What the decision saw of the row under the new row's own key; nil when there was none.
+        var own: LocalState?
+        /// The new row is written whatever is there: the resolver says so, or a trigger.
+        var isForced = false
+        /// It was a trigger, which need not be asked about anything else then.
+        var isAnswered = false
+    }
+
     enum Multiple {
         /// They were others meanwhile.
         case lookAgain
         /// Those in the way are deleted, but the one under the row's own key.
-        case removed
+        case removed(Cleared)
+        /// A trigger wants this row to be written, and none is deleted yet.
+        case replaced(OpaquePointer?)
         /// They stay.
         case kept
     }
 
     /// Settles that a row collides with several others.
+    /// - Parameter after: the same was settled for this change before, and its row met others since.
     func resolveMultiple(
-        _ relation: AppliedRelation, _ transaction: BeginMessage, key: ConflictTuple, row: ConflictTuple
+        _ relation: AppliedRelation, _ transaction: BeginMessage, key: ConflictTuple, row: ConflictTuple,
+        after: Cleared? = nil
     ) throws -> Multiple {
         let remote = self.version(transaction)
         let resolver = self.resolvers.resolver(for: .multipleUniqueConflicts)
-        if resolver == .error {
-            throw BdrError(
-                "23505", "the row conflicts with several rows under different unique keys",
-                detail: "Conflict type multiple_unique_conflicts; its resolver is \"error\".",
-                hint: "Change or delete the rows in the way on this node, or choose another resolver; replication then goes on by "
-                    + "itself.")
-        }
         var count: Int32 = 0
         var shown: Int32 = 0
         var isNewest = true
         var found = BdrFound()
         var local: LocalState?
+        var own: LocalState?
         func locate(_ number: Int32) throws -> Bool {
             try host(bdr_host_in_the_way(relation.handle, number, &found)) != BDR_RETRY
         }
@@ -251,6 +314,9 @@ extension Applier {
                 break
             }
             let state = try state()
+            if found.by_identity != 0 {
+                own = state
+            }
             if local == nil || !state.isOlder(than: remote) {
                 (local, shown) = (state, count)
             }
@@ -260,13 +326,38 @@ extension Applier {
         guard let local, try locate(shown) else {
             return .lookAgain
         }
-        bdr_host_progress_count(Int32(BDR_COUNT_CONFLICT), 1)
-        let applies = resolver == .update || (resolver == .updateIfNewer && isNewest)
-        try self.record(
-            applies ? .applyConflict(.multipleUniqueConflicts) : .skip(.multipleUniqueConflicts), relation, transaction,
-            found: found, local: local, key: key, remote: row, isStored: false)
-        guard applies else {
-            return .kept
+        if after?.isAnswered != true {
+            let applies = resolver == .update || (resolver == .updateIfNewer && isNewest)
+            let type = ConflictType.multipleUniqueConflicts
+            var asked = StreamTriggers.Asked()
+            guard let settled = try StreamTriggers.settle(
+                resolver == .error ? .error(type) : applies ? .applyConflict(type) : .skip(type), relation, found, local, &asked)
+            else {
+                return .lookAgain
+            }
+            if case .error = settled.decision {
+                throw BdrError(
+                    "23505", "the row conflicts with several rows under different unique keys",
+                    detail: "Conflict type multiple_unique_conflicts; its resolver is \"error\".",
+                    hint: "Change or delete the rows in the way on this node, or choose another resolver; replication then goes "
+                        + "on by itself.")
+            }
+            if after == nil || settled.byUser {
+                bdr_host_progress_count(Int32(BDR_COUNT_CONFLICT), 1)
+                try self.record(
+                    settled.decision, relation, transaction, found: found, local: local, key: key, remote: row,
+                    isStored: false, byUser: settled.byUser)
+            }
+            if case .skip = settled.decision {
+                guard after == nil else {
+                    throw Self.changedMeanwhile(relation)
+                }
+                return .kept
+            }
+            if settled.byUser {
+                // what the trigger made of the row may collide with others, or none
+                return .replaced(settled.row)
+            }
         }
         for number in 0..<count {
             let isThere = try locate(number)
@@ -277,10 +368,12 @@ extension Applier {
                 try self.keepVersion(relation, found)
             }
             guard isThere, found.found != 0, try host(bdr_host_delete_found(relation.handle)) != BDR_RETRY else {
-                throw BdrError("40001", "a row of \"\(relation.qualifiedName)\" changed while another one took its place")
+                throw Self.changedMeanwhile(relation)
             }
         }
-        return .removed
+        return .removed(
+            Cleared(
+                own: own, isForced: after?.isForced == true || resolver == .update, isAnswered: after?.isAnswered ?? false))
     }
 
     /// Before a row goes because another one takes a unique value of it: its key keeps the version that it had.

@@ -16,7 +16,11 @@ extension Applier {
         let relation = try self.relation(message.relId)
         let key = message.old ?? message.new
         do {
-            try relation.use(in: self.transactionNumber)
+            guard try self.isHere(relation, transaction, key: .tuple(key), remote: .tuple(message.new)),
+                try self.takesColumns(of: message.new, relation, transaction, key: key)
+            else {
+                return
+            }
             guard let new = try StreamTriggers.update(
                 old: message.old, new: message.new, relation, self.version(transaction), self.builder, self.otherBuilder)
             else {
@@ -57,18 +61,31 @@ extension Applier {
         _ message: UpdateMessage, _ key: TupleView, _ relation: AppliedRelation, _ transaction: BeginMessage
     ) throws {
         let remote = self.version(transaction)
+        var asked = StreamTriggers.Asked()
+        // rows in the way of the new values have gone, or shall go
+        var cleared: Cleared?
+        var replaced: OpaquePointer?
         while true {
             let found = try self.find(key, relation)
             let state = try self.state(relation, found, remote)
-            guard let settled = try StreamTriggers.settle(
-                decideUpdate(local: state, remote: remote, settings: self.resolvers), relation, found, state)
+            guard var settled = try StreamTriggers.settle(
+                decideUpdate(
+                    local: state, remote: remote, settings: self.resolvers,
+                    differs: try self.differs(message.old, message.oldKind, relation, found)), relation, found, state, &asked)
             else {
                 continue
+            }
+            if let cleared {
+                if cleared.isForced && found.found != 0 {
+                    settled.decision = settled.decision.conflictType.map { .applyConflict($0) } ?? .apply
+                } else if found.found == 0 || settled.decision.resolution == .skip {
+                    throw Self.changedMeanwhile(relation)
+                }
             }
             let decision = settled.decision
             var message = message
             let sent = message.new
-            if let row = settled.row {
+            if let row = replaced ?? settled.row {
                 message.new = .kept(row)
             }
             if decision.conflictType != nil {
@@ -77,6 +94,9 @@ extension Applier {
             switch decision {
             case .apply, .applyConflict:
                 guard let texts = try self.unchangedValues(message, relation, remote, found) else {
+                    if cleared != nil {
+                        throw Self.changedMeanwhile(relation)
+                    }
                     if let type = decision.conflictType {
                         try self.record(
                             .skip(type), relation, transaction, found: found, local: state, key: .tuple(key),
@@ -101,17 +121,22 @@ extension Applier {
                     continue
                 }
                 if outcome == BDR_CONFLICT {
-                    let settled = try self.resolveMultiple(
-                        relation, transaction, key: .tuple(key), row: .tuple(message.new))
-                    if settled == .kept {
-                        return
+                    switch try self.resolveMultiple(
+                        relation, transaction, key: .tuple(key), row: .tuple(sent), after: cleared)
+                    {
+                    case .lookAgain: break
+                    case .removed(let what): cleared = what
+                    case .replaced(let row):
+                        cleared = Cleared(isForced: true, isAnswered: true)
+                        replaced = row
+                    case .kept: return
                     }
                     continue
                 }
                 bdr_host_progress_count(Int32(BDR_COUNT_UPDATE), 1)
                 try self.record(
                     decision, relation, transaction, found: found, local: state, key: .tuple(key),
-                    remote: .tuple(sent), byUser: settled.byUser)
+                    remote: .tuple(sent), byUser: settled.byUser, isMerged: message.oldKind == .full)
             case .insertInstead(let type, let orError):
                 guard let texts = try self.unchangedValues(message, relation, remote, found) else {
                     if orError {
@@ -145,7 +170,7 @@ extension Applier {
                 }
                 try self.record(
                     decision, relation, transaction, found: found, local: state, key: .tuple(key),
-                    remote: .tuple(sent), byUser: settled.byUser, merged: merged)
+                    remote: .tuple(sent), byUser: settled.byUser, merged: merged, isMerged: message.oldKind == .full)
             case .error(let type):
                 throw Self.resolverError(type)
             }
@@ -160,13 +185,18 @@ extension Applier {
         let remote = self.version(transaction)
         var found = try self.find(old, relation)
         var state = try self.state(relation, found, remote)
+        var asked = StreamTriggers.Asked()
         var answer = try StreamTriggers.settle(
-            decideUpdate(local: state, remote: remote, settings: self.resolvers), relation, found, state)
+            decideUpdate(
+                local: state, remote: remote, settings: self.resolvers,
+                differs: try self.differs(old, message.oldKind, relation, found)), relation, found, state, &asked)
         while answer == nil {
             found = try self.find(old, relation)
             state = try self.state(relation, found, remote)
             answer = try StreamTriggers.settle(
-                decideUpdate(local: state, remote: remote, settings: self.resolvers), relation, found, state)
+                decideUpdate(
+                    local: state, remote: remote, settings: self.resolvers,
+                    differs: try self.differs(old, message.oldKind, relation, found)), relation, found, state, &asked)
         }
         guard let settled = answer else {
             return
@@ -190,12 +220,18 @@ extension Applier {
             message.new = .kept(row)
         }
         // a trigger or the resolver wants it, not the times: what has come since is looked at anew otherwise
-        let isForced = settled.byUser || (decision == .applyConflict(.updateOriginChange) && !state.isOlder(than: remote))
-        if decision == .apply || decision == .applyConflict(.updateOriginChange),
+        let wins = decision == .applyConflict(.updateOriginChange) || decision == .applyConflict(.updateDiffering)
+        let isForced = settled.byUser || (wins && !state.isOlder(than: remote))
+        if decision == .apply || wins,
             let texts = try self.unchangedValues(message, relation, remote, found),
             try self.rename(message, old, relation, remote, texts, isForced: isForced)
         {
             bdr_host_progress_count(Int32(BDR_COUNT_UPDATE), 1)
+            return
+        }
+        // under its new key it is a new row, which lacks columns as any other does
+        if !self.fillsColumns(relation), try self.find(message.new, relation).found == 0 {
+            try self.dropLacking(relation, transaction, key: .tuple(old), remote: .tuple(message.new))
             return
         }
         // the old row can't lend its values

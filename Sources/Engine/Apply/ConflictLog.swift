@@ -70,10 +70,12 @@ final class ConflictLog {
     ///   - key: what the row was looked for by.
     ///   - remote: the row that the change carries; none for a DELETE.
     ///   - isStored: a row was stored, as the last thing that was done.
+    ///   - isMerged: conflict-free columns of both rows were merged, and don't count as a difference.
+    ///   - about: what to tell in place of who changed the local row.
     func record(
         _ type: ConflictType, _ resolution: Resolution, _ relation: AppliedRelation, _ transaction: BeginMessage,
         version: RowVersion, change: UInt64, found: BdrFound, local: LocalState, key: ConflictTuple, remote: ConflictTuple,
-        isStored: Bool
+        isStored: Bool, isMerged: Bool = false, about: String? = nil
     ) throws {
         let kind = Kind(relation: relation.info.oid, type: type, resolution: resolution)
         self.counts[kind, default: Count()].all &+= 1
@@ -110,6 +112,7 @@ final class ConflictLog {
             conflict.index = found.index
             conflict.has_local = found.found == 0 ? 0 : 1
             conflict.has_written = isStored ? 1 : 0
+            conflict.merged = isMerged ? 1 : 0
             conflict.has_local_version = localVersion == nil ? 0 : 1
             conflict.local_node = localVersion?.node ?? 0
             conflict.local_time = localVersion?.time ?? 0
@@ -125,7 +128,7 @@ final class ConflictLog {
                 }
             }
         }
-        // two nodes that have made the same row need nobody's attention
+        // two nodes that have made the same row need nobody's attention, nor does what was merged without loss
         guard let shown else {
             return
         }
@@ -139,7 +142,7 @@ final class ConflictLog {
             if self.limit.take() {
                 try self.tell(
                     type, resolution, relation, transaction, version, change, local: local, localVersion: localVersion,
-                    key: shown)
+                    key: shown, about: about)
             } else {
                 self.limit.suppress()
             }
@@ -196,7 +199,8 @@ final class ConflictLog {
 
     private func tell(
         _ type: ConflictType, _ resolution: Resolution, _ relation: AppliedRelation, _ transaction: BeginMessage,
-        _ version: RowVersion, _ change: UInt64, local: LocalState, localVersion: RowVersion?, key: String
+        _ version: RowVersion, _ change: UInt64, local: LocalState, localVersion: RowVersion?, key: String,
+        about: String?
     ) throws {
         func time(_ version: RowVersion) -> String { String(cString: bdr_host_time_text(version.time)) }
         var lines = [
@@ -204,6 +208,8 @@ final class ConflictLog {
                 + "\(LSN.text(transaction.commitLSN))."
         ]
         switch local {
+        case _ where about != nil:
+            lines.append(about ?? "")
         case .missing:
             lines.append(
                 localVersion.map { "The local row was deleted by \(self.name($0.node)) at \(time($0))." }

@@ -71,6 +71,22 @@ enum StreamTriggers {
         } != BDR_STREAM_SKIP
     }
 
+    /// What they have said about a row: they are asked once, also when it has to be looked for again.
+    struct Asked {
+        fileprivate var row: BdrFound?
+        fileprivate var type: ConflictType?
+        fileprivate var answer = Settled(decision: .apply)
+
+        fileprivate func covers(_ found: BdrFound, _ type: ConflictType) -> Bool {
+            guard let row = self.row, self.type == type else {
+                return false
+            }
+            return row.found == found.found && row.by_identity == found.by_identity && row.commit_time == found.commit_time
+                && row.origin == found.origin && row.own_transaction == found.own_transaction
+                && row.has_version == found.has_version && row.index == found.index
+        }
+    }
+
     /// Asks the conflict triggers, if there is a conflict that they may settle.
     /// - Parameters:
     ///   - decision: what happens without them.
@@ -78,13 +94,26 @@ enum StreamTriggers {
     ///   - local: who changed it last.
     /// - Returns: nil when the row has changed meanwhile: look for it again.
     static func settle(
-        _ decision: Decision, _ relation: AppliedRelation, _ found: BdrFound, _ local: LocalState
+        _ decision: Decision, _ relation: AppliedRelation, _ found: BdrFound, _ local: LocalState, _ asked: inout Asked
     ) throws -> Settled? {
         guard Int32(relation.info.stream_triggers) & Int32(BDR_STREAM_CONFLICT) != 0, let type = decision.conflictType,
-            Self.areAsked(about: type)
+            type.allowsConflictTrigger, type != .insertRecentlyDeleted
         else {
             return Settled(decision: decision)
         }
+        if asked.covers(found, type) {
+            return asked.answer
+        }
+        guard let answer = try Self.ask(about: type, decision, relation, found, local) else {
+            return nil
+        }
+        (asked.row, asked.type, asked.answer) = (found, type, answer)
+        return answer
+    }
+
+    private static func ask(
+        about type: ConflictType, _ decision: Decision, _ relation: AppliedRelation, _ found: BdrFound, _ local: LocalState
+    ) throws -> Settled? {
         var version: RowVersion?
         if case .present(let known, _, _) = local {
             version = known
@@ -108,16 +137,6 @@ enum StreamTriggers {
                 decision: isWritten ? .insertInstead(type, orError: true) : .applyConflict(type), byUser: true, row: row)
         default:
             return Settled(decision: decision)
-        }
-    }
-
-    private static func areAsked(about type: ConflictType) -> Bool {
-        switch type {
-        case .insertExists, .updateDiffering, .updateOriginChange, .updateMissing, .updateRecentlyDeleted,
-            .updatePkeyExists, .deleteRecentlyUpdated, .deleteMissing:
-            true
-        default:
-            false
         }
     }
 }

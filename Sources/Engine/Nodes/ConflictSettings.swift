@@ -124,7 +124,8 @@ enum ConflictSettings {
 
     // MARK: Taken over by a joining node
 
-    /// Rows (what, ...): "resolver", type, resolver; "log", to file, to table, types, resolutions.
+    /// Rows (what, ...): "resolver", type, resolver; "log", to file, to table, types, resolutions; "dropped", schema, table, time:
+    /// a table that is not copied, as it is gone, and of which changes of others may still come.
     static func describe() throws -> Rows {
         try SQL.query(
             """
@@ -133,6 +134,10 @@ enum ConflictSettings {
             SELECT 'log', log_to_file::pg_catalog.text, log_to_table::pg_catalog.text, log_conflict_type::pg_catalog.text,
                    log_conflict_res::pg_catalog.text
               FROM bdr.conflict_log_config
+            UNION ALL
+            SELECT 'dropped', nspname::pg_catalog.text, relname::pg_catalog.text,
+                   pg_catalog.date_part('epoch', drop_time)::pg_catalog.text, NULL
+              FROM bdr.dropped_table
             """)
     }
 
@@ -148,6 +153,12 @@ enum ConflictSettings {
             case "log":
                 try self.storeLog(
                     toFile: rows[row, 1], toTable: rows[row, 2], types: rows[row, 3], resolutions: rows[row, 4])
+            case "dropped":
+                try SQL.query(
+                    """
+                    INSERT INTO bdr.dropped_table (nspname, relname, drop_time)
+                    VALUES ($1::pg_catalog.name, $2::pg_catalog.name, pg_catalog.to_timestamp($3::pg_catalog.float8))
+                    """, [rows[row, 1], rows[row, 2], rows[row, 3]])
             default:
                 break
             }

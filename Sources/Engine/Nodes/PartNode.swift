@@ -352,7 +352,7 @@ enum Parting {
             "part_pending", "part_state", "subscription", "local_node", "node", "node_group", "state_journal", "join_state",
             "join_peer", "join_table", "join_script", "join_tracking", "join_progress_line", "origin_position",
             "kept_origin", "recovery", "missing_changes", "group_slot_mark", "node_peer_progress", "conflict_resolver",
-            "conflict_log_config",
+            "conflict_log_config", "dropped_table",
         ] {
             try SQL.query("DELETE FROM bdr.\(table)")
         }

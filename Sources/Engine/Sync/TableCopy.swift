@@ -26,6 +26,8 @@ struct CopiedTable {
     var rawLayout: String?
     /// Rows are copied as they are stored: both tables have that layout.
     var isRaw = false
+    /// What gives the columns: timestamps of columns are completed where it is known who wrote the row.
+    var selected: String
 
     /// What COPY ... TO reads: on the join target or, where rows are copied as they are stored, on this node.
     func source(_ range: Range<UInt64>?) throws -> String {
@@ -34,11 +36,12 @@ struct CopiedTable {
             return "(SELECT bdr.internal_fetch_rows(\(try SQL.quoteLiteral(self.name)), \(range?.lowerBound ?? 0), \(end)))"
         }
         guard let range else {
-            return self.isPartitioned ? "(SELECT \(self.columns) FROM \(self.name))" : self.target
+            return self.isPartitioned || self.selected != self.columns
+                ? "(SELECT \(self.selected) FROM \(self.isPartitioned ? "" : "ONLY ")\(self.name))" : self.target
         }
         // what was added since the table was measured belongs to the last piece
         let end = range.upperBound >= self.blocks ? "" : " AND ctid < '(\(range.upperBound),0)'"
-        return "(SELECT \(self.columns) FROM ONLY \(self.name) WHERE ctid >= '(\(range.lowerBound),0)'\(end))"
+        return "(SELECT \(self.selected) FROM ONLY \(self.name) WHERE ctid >= '(\(range.lowerBound),0)'\(end))"
     }
 
     /// What COPY ... FROM writes.
@@ -102,7 +105,11 @@ struct CopiedTable {
                              AND COALESCE(pg_catalog.pg_relation_size(NULLIF(c.reltoastrelid, 0)), 0) = 0
                         THEN (SELECT \(self.layout) FROM pg_catalog.pg_attribute a
                                WHERE a.attrelid = c.oid AND a.attnum > 0) END,
-                   ARRAY(SELECT a.atttypid FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0)
+                   ARRAY(SELECT a.atttypid FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0),
+                   pg_catalog.string_agg(CASE WHEN t.typname = 'column_timestamps'
+                                                   AND t.typnamespace = 'bdr'::pg_catalog.regnamespace
+                                              THEN 'bdr.column_timestamps_resolve(' || pg_catalog.quote_ident(a.attname) || ', xmin)'
+                                              ELSE pg_catalog.quote_ident(a.attname) END, ', ' ORDER BY a.attnum)
               FROM pg_catalog.pg_class c
               JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
               LEFT JOIN pg_catalog.pg_am m ON m.oid = c.relam
@@ -124,7 +131,7 @@ struct CopiedTable {
                 binary: rows[row, 3] == "t", isPartitioned: rows[row, 4] == "t",
                 blocks: rows[row, 5].flatMap { UInt64($0) } ?? 0, size: rows[row, 6].flatMap { UInt64($0) } ?? 0,
                 estimatedRows: rows[row, 7].flatMap { UInt64($0) },
-                rawLayout: self.areRawSafe(rows[row, 9] ?? "") ? rows[row, 8] : nil)
+                rawLayout: self.areRawSafe(rows[row, 9] ?? "") ? rows[row, 8] : nil, selected: rows[row, 10] ?? "")
         }
     }
 }

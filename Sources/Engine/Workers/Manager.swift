@@ -273,6 +273,7 @@ private struct Manager {
         if now >= self.nextClean || self.nextClean > now &+ frequency {
             self.nextClean = now &+ min(frequency, 10_000_000)
             try RowStamps.clean()
+            try Transaction.run { try DroppedTables.clean() }
         }
     }
 

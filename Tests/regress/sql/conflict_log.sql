@@ -1,18 +1,9 @@
 -- What is told of conflicts, and how they are resolved: history, counters, resolvers, settings, rights.
 
 SET bdr.ddl_replication = off; SET client_min_messages = error;
-CREATE PROCEDURE apart() LANGUAGE plpgsql AS $$
-BEGIN
-	PERFORM bdr.alter_subscription_disable();
-	COMMIT;
-	CALL wait_for('NOT EXISTS (SELECT FROM bdr.workers WHERE worker_role_name = ''apply'')');
-END $$;
-CREATE PROCEDURE together() LANGUAGE plpgsql AS $$
-BEGIN
-	PERFORM bdr.alter_subscription_enable();
-	COMMIT;
-	CALL wait_for('EXISTS (SELECT FROM bdr.subscription_summary WHERE subscription_status = ''replicating'')');
-END $$;
+\getenv abs_srcdir PG_ABS_SRCDIR
+\set apart :abs_srcdir '/include/apart.sql'
+\i :apart
 CREATE TABLE clog (id int PRIMARY KEY, code text UNIQUE, v text);
 CREATE TYPE clog_mood AS ENUM ('fine', 'bad');
 CREATE TABLE clog_types (id bigint PRIMARY KEY, n numeric, f float8, b boolean, t text, j json, jb jsonb, a int[], ts timestamptz,
@@ -24,18 +15,7 @@ CREATE TABLE clog_parts (id int PRIMARY KEY, v text) PARTITION BY RANGE (id);
 CREATE TABLE clog_parts_low PARTITION OF clog_parts FOR VALUES FROM (0) TO (1000);
 \c node2
 SET bdr.ddl_replication = off; SET client_min_messages = error;
-CREATE PROCEDURE apart() LANGUAGE plpgsql AS $$
-BEGIN
-	PERFORM bdr.alter_subscription_disable();
-	COMMIT;
-	CALL wait_for('NOT EXISTS (SELECT FROM bdr.workers WHERE worker_role_name = ''apply'')');
-END $$;
-CREATE PROCEDURE together() LANGUAGE plpgsql AS $$
-BEGIN
-	PERFORM bdr.alter_subscription_enable();
-	COMMIT;
-	CALL wait_for('EXISTS (SELECT FROM bdr.subscription_summary WHERE subscription_status = ''replicating'')');
-END $$;
+\i :apart
 CREATE TABLE clog (id int PRIMARY KEY, code text UNIQUE, v text);
 CREATE TYPE clog_mood AS ENUM ('fine', 'bad');
 CREATE TABLE clog_types (id bigint PRIMARY KEY, n numeric, f float8, b boolean, t text, j json, jb jsonb, a int[], ts timestamptz,

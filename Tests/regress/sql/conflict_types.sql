@@ -5,6 +5,8 @@
 -- resolves as the round says, two as a new node does.
 
 SET bdr.ddl_replication = off; SET client_min_messages = error;
+\getenv abs_srcdir PG_ABS_SRCDIR
+\set apart :abs_srcdir '/include/apart.sql'
 CREATE TABLE ct_step (nr serial PRIMARY KEY, step text, statement text);
 CREATE TABLE ct_skip (id int PRIMARY KEY, code text UNIQUE, other text UNIQUE, v text);
 CREATE TABLE ct_update (LIKE ct_skip INCLUDING ALL);
@@ -18,18 +20,7 @@ BEGIN
 		EXECUTE replace(replace(s.statement, '@', relation), '#', quote_literal(which));
 	END LOOP;
 END $$;
-CREATE PROCEDURE apart() LANGUAGE plpgsql AS $$
-BEGIN
-	PERFORM bdr.alter_subscription_disable();
-	COMMIT;
-	CALL wait_for('NOT EXISTS (SELECT FROM bdr.workers WHERE worker_role_name = ''apply'')');
-END $$;
-CREATE PROCEDURE together() LANGUAGE plpgsql AS $$
-BEGIN
-	PERFORM bdr.alter_subscription_enable();
-	COMMIT;
-	CALL wait_for('EXISTS (SELECT FROM bdr.subscription_summary WHERE subscription_status = ''replicating'')');
-END $$;
+\i :apart
 CREATE PROCEDURE resolve(types text[], resolver text) LANGUAGE plpgsql AS $$
 BEGIN
 	PERFORM bdr.alter_node_set_conflict_resolver('one', t, resolver) FROM unnest(types) t;
@@ -61,18 +52,7 @@ BEGIN
 		EXECUTE replace(replace(s.statement, '@', relation), '#', quote_literal(which));
 	END LOOP;
 END $$;
-CREATE PROCEDURE apart() LANGUAGE plpgsql AS $$
-BEGIN
-	PERFORM bdr.alter_subscription_disable();
-	COMMIT;
-	CALL wait_for('NOT EXISTS (SELECT FROM bdr.workers WHERE worker_role_name = ''apply'')');
-END $$;
-CREATE PROCEDURE together() LANGUAGE plpgsql AS $$
-BEGIN
-	PERFORM bdr.alter_subscription_enable();
-	COMMIT;
-	CALL wait_for('EXISTS (SELECT FROM bdr.subscription_summary WHERE subscription_status = ''replicating'')');
-END $$;
+\i :apart
 CREATE VIEW told AS SELECT conflict_type AS type, conflict_resolution AS resolution, conflict_index AS index, key_tuple ->> 'id' AS key,
 	remote_tuple ->> 'id' AS rid, remote_tuple ->> 'v' AS remote, local_tuple ->> 'id' AS lid, local_tuple ->> 'v' AS local,
 	apply_tuple ->> 'id' AS aid, apply_tuple ->> 'v' AS applied, remote_commit_time > local_tuple_commit_time AS newer

@@ -1,18 +1,9 @@
 -- Stream triggers: functions that see the changes of the other node before they are applied. Conflicts are made as in conflict_log.
 
 SET bdr.ddl_replication = off; SET client_min_messages = error;
-CREATE PROCEDURE apart() LANGUAGE plpgsql AS $$
-BEGIN
-	PERFORM bdr.alter_subscription_disable();
-	COMMIT;
-	CALL wait_for('NOT EXISTS (SELECT FROM bdr.workers WHERE worker_role_name = ''apply'')');
-END $$;
-CREATE PROCEDURE together() LANGUAGE plpgsql AS $$
-BEGIN
-	PERFORM bdr.alter_subscription_enable();
-	COMMIT;
-	CALL wait_for('EXISTS (SELECT FROM bdr.subscription_summary WHERE subscription_status = ''replicating'')');
-END $$;
+\getenv abs_srcdir PG_ABS_SRCDIR
+\set apart :abs_srcdir '/include/apart.sql'
+\i :apart
 CREATE TABLE st (id int PRIMARY KEY, v int, w int, x int DEFAULT 7);
 CREATE TABLE st_full (id int PRIMARY KEY, v text);
 ALTER TABLE st_full REPLICA IDENTITY FULL;
@@ -20,18 +11,7 @@ CREATE TABLE st_parts (id int PRIMARY KEY, v int) PARTITION BY RANGE (id);
 CREATE TABLE st_parts_all PARTITION OF st_parts DEFAULT;
 \c node2
 SET bdr.ddl_replication = off; SET client_min_messages = error;
-CREATE PROCEDURE apart() LANGUAGE plpgsql AS $$
-BEGIN
-	PERFORM bdr.alter_subscription_disable();
-	COMMIT;
-	CALL wait_for('NOT EXISTS (SELECT FROM bdr.workers WHERE worker_role_name = ''apply'')');
-END $$;
-CREATE PROCEDURE together() LANGUAGE plpgsql AS $$
-BEGIN
-	PERFORM bdr.alter_subscription_enable();
-	COMMIT;
-	CALL wait_for('EXISTS (SELECT FROM bdr.subscription_summary WHERE subscription_status = ''replicating'')');
-END $$;
+\i :apart
 CREATE TABLE st (x int DEFAULT 8, id int PRIMARY KEY, v int, w int);
 CREATE TABLE st_full (id int PRIMARY KEY, v text);
 ALTER TABLE st_full REPLICA IDENTITY FULL;

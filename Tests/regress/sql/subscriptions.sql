@@ -114,7 +114,7 @@ SELECT ninsert - :before_ninsert AS inserts, nupdate - :before_nupdate AS update
 -- Something is missing: replication stops with an error that says what, and goes on by itself once it is there.
 SELECT count(*) AS errors FROM bdr.worker_errors;
 SET bdr.ddl_replication = off; SET client_min_messages = error;
-DROP TABLE subs;
+ALTER TABLE subs RENAME TO subs_before;
 \c node2
 INSERT INTO subs VALUES (1, 'for a table that is not there'), (2, 'second');
 \c node1
@@ -123,6 +123,7 @@ SELECT DISTINCT node_group_name, origin_name, source_name, target_name, sub_name
 SELECT DISTINCT regexp_replace(error_context_message, 'LSN [0-9A-F/]+', 'LSN ...') AS context FROM bdr.worker_errors;
 CALL wait_for('(SELECT subscription_status <> ''replicating'' FROM bdr.subscription_summary)');
 SET bdr.ddl_replication = off; SET client_min_messages = error;
+DROP TABLE subs_before;
 CREATE TABLE subs (id int PRIMARY KEY, v text);
 \c node2
 SELECT bdr.wait_slot_confirm_lsn();

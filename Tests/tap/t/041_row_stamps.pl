@@ -40,44 +40,6 @@ sub settled
 	}
 	return 1;
 }
-sub worker
-{
-	my ($receiver, $origin) = @_;
-	return $receiver->sql("SELECT w.worker_pid FROM bdr.show_workers() w JOIN bdr.node n ON n.node_id = w.worker_peer
-		WHERE n.node_name = 'node_" . $origin->name . "' AND w.worker_role_name = 'apply'");
-}
-my @held;
-# What the origin commits from now on waits before it is applied by the receiver.
-sub hold
-{
-	my ($receiver, $origin) = @_;
-	my $pid = worker($receiver, $origin);
-	BAIL_OUT('no apply worker on ' . $receiver->name . ' for ' . $origin->name) unless $pid =~ /^\d+$/;
-	kill STOP => $pid;
-	push @held, $pid;
-	return;
-}
-sub hold_all
-{
-	for my $receiver (@all)
-	{
-		hold($receiver, $_) for grep { $_ != $receiver } @all;
-	}
-	return;
-}
-sub release
-{
-	my ($receiver, $origin) = @_;
-	my $pid = worker($receiver, $origin);
-	kill CONT => $pid;
-	return;
-}
-sub release_all
-{
-	kill CONT => @held;
-	@held = ();
-	return;
-}
 # applied(RECEIVER, ORIGIN): all that the origin has committed so far.
 sub applied
 {
@@ -96,7 +58,6 @@ sub outcome_is
 	$_->value_ok($query, $expected, "$name, on " . $_->name) for @all;
 	return;
 }
-END { kill CONT => @held if @held; }
 
 # ---- deletes and what comes late ----
 
@@ -134,12 +95,12 @@ for my $order (0, 1)
 	$id++;
 	$a->sql("INSERT INTO t VALUES ($id, 'a')");
 	settled();
-	hold_all();
+	hold_all(@all);
 	$first->sql("DELETE FROM t WHERE id = $id");
 	$second->sql("UPDATE t SET v = 'newer', w = 5 WHERE id = $id");
 	outcome_is("SELECT v, w FROM t WHERE id = $id", 'newer|5', 'an update that is later than a delete (' . $first->name . ' first)');
 
-	hold_all();
+	hold_all(@all);
 	$first->sql("UPDATE t SET v = 'older' WHERE id = $id");
 	$second->sql("DELETE FROM t WHERE id = $id");
 	outcome_is("SELECT count(*) FROM t WHERE id = $id", '0', 'a delete that is later than an update (' . $first->name . ' first)');
@@ -148,7 +109,7 @@ for my $order (0, 1)
 	$id++;
 	$a->sql("INSERT INTO t VALUES ($id, 'a')");
 	settled();
-	hold_all();
+	hold_all(@all);
 	$first->sql("DELETE FROM t WHERE id = $id");
 	$first->sql("INSERT INTO t VALUES ($id, 'again')");
 	$second->sql("DELETE FROM t WHERE id = $id");
@@ -157,7 +118,7 @@ for my $order (0, 1)
 	$id++;
 	$a->sql("INSERT INTO t VALUES ($id, 'a')");
 	settled();
-	hold_all();
+	hold_all(@all);
 	$second->sql("DELETE FROM t WHERE id = $id");
 	$first->sql("BEGIN; DELETE FROM t WHERE id = $id; INSERT INTO t VALUES ($id, 'again'); COMMIT");
 	outcome_is("SELECT v FROM t WHERE id = $id", 'again', 'a row made anew after the last delete (' . $first->name . ' first)');
@@ -217,7 +178,7 @@ for my $order (0, 1)
 	$id += 2;
 	$a->sql("INSERT INTO t VALUES ($old, 'x')");
 	settled();
-	hold_all();
+	hold_all(@all);
 	$first->sql("UPDATE t SET id = $new, v = 'renamed' WHERE id = $old");
 	$second->sql("UPDATE t SET v = 'newer' WHERE id = $old");
 	outcome_is("SELECT id - $old, v FROM t WHERE id IN ($old, $new) ORDER BY id", "0|newer\n1|renamed", 'a key change, then an update of the old key (' . $first->name . ' first)');
@@ -226,7 +187,7 @@ for my $order (0, 1)
 	$id += 2;
 	$a->sql("INSERT INTO t VALUES ($old, 'x'), ($new, 'y')");
 	settled();
-	hold_all();
+	hold_all(@all);
 	$first->sql("UPDATE t SET v = 'older' WHERE id = $old");
 	$second->sql("DELETE FROM t WHERE id = $new; UPDATE t SET id = $new, v = 'renamed' WHERE id = $old");
 	outcome_is("SELECT id - $old, v FROM t WHERE id IN ($old, $new) ORDER BY id", '1|renamed', 'an update, then a key change (' . $first->name . ' first)');
@@ -236,7 +197,7 @@ for my $order (0, 1)
 	$id += 2;
 	$a->sql("INSERT INTO t VALUES ($old, 'x'), ($new, 'y')");
 	settled();
-	hold_all();
+	hold_all(@all);
 	for my $node ($first, $second)
 	{
 		my $n = $node->name;
@@ -256,7 +217,7 @@ for my $order (0, 1)
 	$id++;
 	$a->sql("INSERT INTO big VALUES ($id, $doc{o})");
 	settled();
-	hold_all();
+	hold_all(@all);
 	$first->sql("UPDATE big SET doc = $doc{$f} WHERE id = $id");
 	$second->sql("UPDATE big SET n = 1 WHERE id = $id");
 	outcome_is("SELECT doc = $doc{o}, n FROM big WHERE id = $id", 't|1', "the later update has not touched the large value ($s last)");
@@ -271,13 +232,13 @@ for my $order (0, 1)
 	outcome_is("SELECT doc = $doc{$f}, n FROM big WHERE id = $id", 't|3', "a large value that comes after an update that has seen it ($s last)");
 
 	# after a delete
-	hold_all();
+	hold_all(@all);
 	$first->sql("DELETE FROM big WHERE id = $id");
 	$second->sql("UPDATE big SET n = 4 WHERE id = $id");
 	outcome_is("SELECT doc = $doc{$f}, n FROM big WHERE id = $id", 't|4', "an update without the large value is later than a delete ($s last)");
 
 	# superseded at its origin before anybody asks
-	hold_all();
+	hold_all(@all);
 	$first->sql("UPDATE big SET doc = $doc{c}, n = 5 WHERE id = $id");
 	$second->sql("UPDATE big SET n = 6 WHERE id = $id");
 	$second->sql("UPDATE big SET n = 7 WHERE id = $id");
@@ -286,7 +247,7 @@ for my $order (0, 1)
 	outcome_is("SELECT doc = $doc{b}, n FROM big WHERE id = $id", 't|8', "updates that are superseded at their origin ($s last)");
 
 	# with a change of the key
-	hold_all();
+	hold_all(@all);
 	$first->sql("UPDATE big SET doc = $doc{c} WHERE id = $id");
 	$second->sql("UPDATE big SET id = $id + 1000 WHERE id = $id");
 	outcome_is("SELECT id - $id, doc = $doc{b}, n FROM big WHERE id IN ($id, $id + 1000)", '1000|t|8', "a key change without the large value ($s last)");
@@ -311,7 +272,7 @@ for my $order (0, 1)
 	my ($first, $second) = $order ? ($b, $a) : ($a, $b);
 	$a->sql('DELETE FROM u');
 	settled();
-	hold_all();
+	hold_all(@all);
 	$first->sql("INSERT INTO u VALUES (1, 'x', 'first')");
 	$c->sql("INSERT INTO u VALUES (2, 'x', 'between')");
 	$second->sql("INSERT INTO u VALUES (3, 'x', 'last')");

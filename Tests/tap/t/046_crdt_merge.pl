@@ -42,32 +42,6 @@ sub settled
 	}
 	return 1;
 }
-my @held;
-# What the origin commits from now on waits before it is applied by the receiver.
-sub hold
-{
-	my ($receiver, $origin) = @_;
-	my $pid = $receiver->sql("SELECT w.worker_pid FROM bdr.show_workers() w JOIN bdr.node n ON n.node_id = w.worker_peer
-		WHERE n.node_name = 'node_" . $origin->name . "' AND w.worker_role_name = 'apply'");
-	BAIL_OUT('no apply worker on ' . $receiver->name . ' for ' . $origin->name) unless $pid =~ /^\d+$/;
-	kill STOP => $pid;
-	push @held, $pid;
-	return;
-}
-sub hold_all
-{
-	for my $receiver (@all)
-	{
-		hold($receiver, $_) for grep { $_ != $receiver } @all;
-	}
-	return;
-}
-sub release_all
-{
-	kill CONT => @held;
-	@held = ();
-	return;
-}
 sub applied
 {
 	my ($receiver, $origin) = @_;
@@ -85,7 +59,6 @@ sub outcome_is
 	$_->value_ok($query, $expected, "$name, on " . $_->name) for @all;
 	return;
 }
-END { kill CONT => @held if @held; }
 
 my $add = 'g = g + 1, p = p - 2, s = s + 0.5, q = q - 0.25, d = d + 1, e = e + 0.5';
 my $id = 0;
@@ -99,7 +72,7 @@ sub all_add
 	$order[0]->sql("INSERT INTO $table (id, v, g, p, s, q, d, e, kind) VALUES ($id, 'new', 10, 10, 10, 10, 10, 10, 2)") if $more;
 	$order[0]->sql("INSERT INTO $table (id, v, g, p, s, q, d, e) VALUES ($id, 'new', 10, 10, 10, 10, 10, 10)") unless $more;
 	settled();
-	hold_all();
+	hold_all(@all);
 	for my $node (@order)
 	{
 		$node->sql("UPDATE $table SET $add, v = '@{[$node->name]}1' WHERE id = $id");
@@ -150,7 +123,7 @@ outcome_is(values_of('t', "id = $id"), 'b|6|3|5.5|4.75|6|5.5', 'an update that c
 
 # two inserts of one key
 $id++;
-hold_all();
+hold_all(@all);
 $a->sql("INSERT INTO t VALUES ($id, 'a', 5, 5, 5, 5, 5, 5)");
 $c->sql("INSERT INTO t VALUES ($id, 'c', 3, 3, 3, 3, 3, 3); UPDATE t SET $add WHERE id = $id");
 outcome_is(values_of('t', "id = $id"), 'c|6|3|5.5|4.75|9|8.5', 'two inserts of one key');
@@ -159,7 +132,7 @@ outcome_is(values_of('t', "id = $id"), 'c|6|3|5.5|4.75|9|8.5', 'two inserts of o
 $id++;
 $a->sql("INSERT INTO t VALUES ($id, 'a', 5, 5, 5, 5, 5, 5)");
 settled();
-hold_all();
+hold_all(@all);
 $a->sql("UPDATE t SET g = !g, p = !p, s = !s, q = !q, v = 'reset' WHERE id = $id");
 $b->sql("UPDATE t SET $add WHERE id = $id");
 $c->sql("UPDATE t SET g = g + 1, d = 100, v = 'c' WHERE id = $id");
@@ -172,7 +145,7 @@ $a->value_ok("SELECT count(*) > 0 FROM bdr.conflict_history WHERE conflict_resol
 # without a whole old row, states are merged, and numbers are not
 $a->sql('INSERT INTO part_key VALUES (1)');
 settled();
-hold_all();
+hold_all(@all);
 $a->sql('UPDATE part_key SET d = d + 1, p = p + 1');
 $b->sql('UPDATE part_key SET d = d + 10, p = p + 10');
 outcome_is('SELECT d, #p FROM part_key', '10|11', 'without REPLICA IDENTITY FULL');

@@ -71,6 +71,9 @@ $b->value_ok("SELECT count(*) FROM pg_roles WHERE rolname = 'only_on_a'", '0', '
 $a->fails_ok('SET ROLE app; SET bdr.ddl_replication = off', '42501', qr/permission denied to set parameter "bdr.ddl_replication"/, undef,
 	'not everybody may keep DDL from the group');
 
+$a->fails_ok(q{SET ROLE app; SELECT pg_logical_emit_message(true, 'bdr.ddl', 'x')}, '42501', qr/permission denied for function pg_logical_emit_message/, undef,
+	'nor write what other nodes take for DDL');
+
 # What a user's function does while the statement runs elsewhere, it does as that user.
 $a->sql(q{SET SESSION AUTHORIZATION app;
 	CREATE FUNCTION climb(int) RETURNS bool LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN

@@ -13,7 +13,7 @@ use PostgreSQL::Test::Utils ();
 use Test::More;
 
 our @EXPORT = qw(make_node begin_join pause_joins resume_joins traces_ok all_caught_up all_same_ok active_ok progress_of
-  join_outcome written_ok);
+  join_outcome written_ok hold hold_all release release_all);
 
 # Makes the database a node that is in no group.
 sub make_node
@@ -152,6 +152,52 @@ sub written_ok
 	}
 	ok(!@bad && $acknowledged > 0, "$name: $acknowledged rows acknowledged, none lost, none doubled") or diag(join "\n", @bad);
 	return !@bad;
+}
+
+# Apply workers that are stopped in the middle of what they do: what an origin writes meanwhile meets what the receiver does.
+my @held;
+END { kill CONT => @held if @held; }
+
+sub apply_worker
+{
+	my ($receiver, $origin) = @_;
+	my $pid = $receiver->sql("SELECT w.worker_pid FROM bdr.show_workers() w JOIN bdr.node n ON n.node_id = w.worker_peer
+		WHERE n.node_name = @{[quote_literal($origin->node_name)]} AND w.worker_role_name = 'apply'");
+	BAIL_OUT('no apply worker on ' . $receiver->name . ' for ' . $origin->name) unless $pid =~ /^\d+$/;
+	return $pid;
+}
+
+# What the origin commits from now on waits before it is applied by the receiver.
+sub hold
+{
+	my $pid = apply_worker(@_);
+	kill STOP => $pid;
+	push @held, $pid;
+	return;
+}
+
+# Of all of these nodes, for one another.
+sub hold_all
+{
+	my @nodes = @_;
+	for my $receiver (@nodes)
+	{
+		hold($receiver, $_) for grep { $_ != $receiver } @nodes;
+	}
+	return;
+}
+
+sub release
+{
+	kill CONT => apply_worker(@_);
+	return;
+}
+
+sub release_all
+{
+	kill CONT => @held;
+	@held = ();
+	return;
 }
 
 1;

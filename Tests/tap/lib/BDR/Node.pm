@@ -101,6 +101,21 @@ sub dsn
 	return join ' ', map { my $value = $part{$_}; $value =~ s/([\\'])/\\$1/g; "$_='$value'" } sort keys %part;
 }
 
+# As the server's own, but a psql that ended before it has read its script (the server restarts, and took no connection) has
+# failed with status 2, like any other that got none.
+sub psql
+{
+	my ($self, $db, $sql, %params) = @_;
+	local $SIG{PIPE} = 'IGNORE';
+	my @result;
+	my $list = wantarray;
+	return $list ? @result : $result[0]
+	  if eval { @result = $list ? $self->SUPER::psql($db, $sql, %params) : scalar($self->SUPER::psql($db, $sql, %params)); 1 };
+	my $error = $@;
+	die $error if $params{on_error_die} || $error !~ /Broken pipe/i;
+	return $list ? (2, '', $error) : 2;
+}
+
 # Runs SQL in the database under test; dies with the server's message if it fails. Gives back what it printed.
 sub sql
 {
