@@ -53,6 +53,8 @@ private struct Manager {
         var recovering: Set<UInt32>
         /// Nodes that have locked a table, or have had another lock for long.
         var locking: Set<UInt32> = []
+        /// Nodes to receive from, whether that is enabled or not.
+        var sources: Set<UInt32> = []
         /// Peers to receive from, and their names.
         var peers: [UInt32: String]
         /// Their connection strings.
@@ -130,6 +132,7 @@ private struct Manager {
             guard let id = rows[row, 0].flatMap({ UInt32($0) }) else {
                 continue
             }
+            view.sources.insert(id)
             rows[row, 2].map { _ = view.origins.insert($0) }
             if rows[row, 3] == "t" {
                 view.peers[id] = rows[row, 1] ?? ""
@@ -213,7 +216,7 @@ private struct Manager {
             self.locks[peer] = ManagedWorker(role: Int32(BDR_ROLE_LOCK), peer: peer, name: "lock \(view.peers[peer] ?? "")")
         }
         // it stays while its node does: the apply worker counts on it
-        try Self.keep(&self.locks, minimum, maximum) { view.peers[$0] != nil || view.locking.contains($0) }
+        try Self.keep(&self.locks, minimum, maximum) { view.sources.contains($0) || view.locking.contains($0) }
     }
 
     /// Keeps the workers of some peers running, and forgets those of others once they have ended.
