@@ -102,7 +102,7 @@ enum { BDR_REMOTE_ERROR = 1 };
 int32_t bdr_host_conn_open(const char *dsn, int32_t noptions, const char *const *keywords, const char *const *values,
 						   int32_t timeout_ms, BdrConn **conn);
 void bdr_host_conn_close(BdrConn *conn);
-/* Sends a last statement and closes without waiting for its answer. Never fails. */
+/* Sends a last statement and closes without waiting long for its answer. Never fails. */
 void bdr_host_conn_abandon(BdrConn *conn, const char *sql);
 /* Last error of the connection: message without trailing newline, SQLSTATE ("08006" for a lost connection), detail and hint ("" when none). */
 const char *bdr_host_conn_message(const BdrConn *conn);

@@ -83,6 +83,7 @@ private struct LockAcquisition {
     /// Why nodes did not give their vote, by node.
     private var reasons: [UInt32: String] = [:]
     private var notedFor: String?
+    private var lookedAt = bdr_host_now()
     /// Positions that this node has to reach first.
     private var epochs: [UInt32: UInt64] = [:]
 
@@ -235,7 +236,12 @@ private struct LockAcquisition {
         try PeerCall.globalLockNote.ask(connection, self.request.arguments)
     }
 
-    private func pause(_ milliseconds: Int64) throws {
+    private mutating func pause(_ milliseconds: Int64) throws {
+        let now = bdr_host_now()
+        if now &- self.lookedAt > 1_000_000 {
+            self.lookedAt = now
+            try self.requireNoneWaitsForUs()
+        }
         let left = (self.deadline &- bdr_host_now()) / 1000
         guard left > 0 else {
             throw self.timeout
@@ -243,16 +249,42 @@ private struct LockAcquisition {
         try host(bdr_host_wait(nil, min(milliseconds, left)))
     }
 
-    private var timeout: BdrError {
-        let what =
-            switch self.kind {
-            case .ddl: "the global DDL lock"
-            case .dml: "the global DML lock of table \"\(self.request.schema ?? "").\(self.request.relation ?? "")\""
-            case .advisory: "the global advisory lock"
+    /// What is waited for may need changes of other nodes, which can't be applied here as long as this transaction has locks
+    /// that they need.
+    private func requireNoneWaitsForUs() throws {
+        guard self.kind != .advisory else {
+            return
+        }
+        for node in self.members.keys where node != self.local.id {
+            var info = BdrWorkerInfo()
+            try host(bdr_host_worker_info(Int32(BDR_ROLE_APPLY), node, &info))
+            guard info.running != 0, try SQL.query(
+                "SELECT pg_catalog.pg_backend_pid() = ANY (pg_catalog.pg_blocking_pids($1::pg_catalog.int4))", [String(info.pid)]
+            )[0, 0] == "t"
+            else {
+                continue
             }
+            let name = self.members[node]?.name ?? String(node)
+            throw BdrError(
+                "40P01", "deadlock detected",
+                detail: "This transaction waits for \(self.what), which needs changes of node \"\(name)\" to be applied here; "
+                    + "they wait for this transaction.",
+                hint: "Take the global lock before anything else: SELECT bdr.global_lock_table('...');")
+        }
+    }
+
+    private var what: String {
+        switch self.kind {
+        case .ddl: "the global DDL lock"
+        case .dml: "the global DML lock of table \"\(self.request.schema ?? "").\(self.request.relation ?? "")\""
+        case .advisory: "the global advisory lock"
+        }
+    }
+
+    private var timeout: BdrError {
         let reasons = self.reasons.sorted { $0.key < $1.key }.map { "node \"\(self.members[$0.key]?.name ?? "")\": \($0.value)" }
         return BdrError(
-            "55P03", "could not get \(what) in time",
+            "55P03", "could not get \(self.what) in time",
             detail: reasons.isEmpty ? nil : "Waited for \(reasons.joined(separator: "; ")).",
             hint: "Try again, see bdr.global_locks on all nodes, or increase bdr.global_lock_timeout. A node that does not come back "
                 + "must be parted: SELECT bdr.part_node('...', force := true);")

@@ -139,12 +139,12 @@ enum LockVotes {
                 """, [request.id, isReady ? "t" : "f"])
         }
         let row = try SQL.query(
-            "SELECT ready, stage FROM bdr.global_lock WHERE lock_id = $1::pg_catalog.int8", [request.id])
+            "SELECT ready, stage, waiting_for FROM bdr.global_lock WHERE lock_id = $1::pg_catalog.int8", [request.id])
         guard row[0, 0] == "t" else {
             try host(bdr_host_worker_wake(Int32(BDR_ROLE_LOCK), node))
             let reason = row[0, 1] == "drain"
-                ? "changes of node \"\(local.name)\" that not all nodes have applied"
-                : "transactions on node \"\(local.name)\" that use the table"
+                ? "its changes have yet to be applied by \(row[0, 2] ?? "others")"
+                : "transactions that use the table have to end there"
             return try self.answer("waiting", reason, nil)
         }
         return try self.answer("granted", nil, self.epochs(except: request.node))

@@ -25,6 +25,7 @@ private struct LockWorker {
         var isReady: Bool
         var stage: String?
         var drainLSN: String?
+        var waitingFor: String?
         /// Since it changed, microseconds.
         var age: Int64
     }
@@ -35,6 +36,7 @@ private struct LockWorker {
     /// Waited for.
     private var wanted: [String: UInt32] = [:]
     private var askedAt: Int64 = 0
+    private var lookedAt: Int64 = 0
 
     init(peer: UInt32) {
         self.peer = peer
@@ -50,6 +52,7 @@ private struct LockWorker {
                 try self.advance(row)
             }
             try self.askAfter(rows)
+            try self.freeApply()
             let isBusy = !self.held.isEmpty || !self.wanted.isEmpty || rows.contains { $0.kind == .dml }
             if try host(bdr_host_wait(nil, isBusy ? 20 : 1000)) & Int32(BDR_WAIT_SHUTDOWN) != 0 {
                 return
@@ -69,7 +72,8 @@ private struct LockWorker {
         let rows = try SQL.query(
             """
             SELECT lock_id, lock_type, nspname, relname, lock_state, ready, stage, drain_lsn,
-                   (EXTRACT(epoch FROM pg_catalog.clock_timestamp() - last_state_change_time) * 1000000)::pg_catalog.int8
+                   (EXTRACT(epoch FROM pg_catalog.clock_timestamp() - last_state_change_time) * 1000000)::pg_catalog.int8,
+                   waiting_for
               FROM bdr.global_lock WHERE origin_node_id = $1::pg_catalog.oid AND lock_state IN ('granted', 'confirmed')
             """, [String(self.peer)])
         return (0..<rows.count).compactMap { row in
@@ -79,7 +83,7 @@ private struct LockWorker {
             return Row(
                 id: id, kind: kind, schema: rows[row, 2] ?? "", relation: rows[row, 3] ?? "",
                 isConfirmed: rows[row, 4] == "confirmed", isReady: rows[row, 5] == "t", stage: rows[row, 6],
-                drainLSN: rows[row, 7], age: rows[row, 8].flatMap { Int64($0) } ?? 0)
+                drainLSN: rows[row, 7], waitingFor: rows[row, 9], age: rows[row, 8].flatMap { Int64($0) } ?? 0)
         }
     }
 
@@ -124,14 +128,15 @@ private struct LockWorker {
             let behind = try Transaction.run {
                 try SQL.query(
                     """
-                    SELECT FROM bdr.node_slots s JOIN bdr.node n ON n.node_id = s.target_id
+                    SELECT pg_catalog.string_agg(n.node_name, ', ' ORDER BY n.node_id) FROM bdr.node_slots s JOIN bdr.node n ON n.node_id = s.target_id
                      WHERE NOT s.is_group_slot AND n.node_state = $2::pg_catalog.oid
                        AND (s.confirmed_flush_lsn IS NULL OR s.confirmed_flush_lsn < $1::pg_catalog.pg_lsn)
-                    """, [position, String(NodeState.active.rawValue)]
-                ).count
+                    """, [position, String(NodeState.active.rawValue)])[0, 0]
             }
-            if behind == 0 {
-                try self.update(row.id, "ready = true, stage = $2", "locked")
+            if behind == nil {
+                try self.update(row.id, "ready = true, stage = $2, waiting_for = NULL", "locked")
+            } else if behind != row.waitingFor {
+                try self.update(row.id, "waiting_for = $2", behind ?? "")
             }
         }
     }
@@ -171,6 +176,30 @@ private struct LockWorker {
             }
         } catch is RemoteError {
             // it keeps what it has until it is back, or parted
+        }
+    }
+
+    /// An apply worker whose transaction began before this process had its locks, after a crash, is no member of its group: it
+    /// would wait for what waits for it. The one that takes its place is.
+    private mutating func freeApply() throws {
+        let now = bdr_host_now()
+        guard !self.held.isEmpty, now &- self.lookedAt > 1_000_000 else {
+            return
+        }
+        self.lookedAt = now
+        var info = BdrWorkerInfo()
+        try host(bdr_host_worker_info(Int32(BDR_ROLE_APPLY), self.peer, &info))
+        guard info.running != 0 else {
+            return
+        }
+        let isBlocked = try Transaction.run {
+            try SQL.query(
+                "SELECT pg_catalog.pg_backend_pid() = ANY (pg_catalog.pg_blocking_pids($1::pg_catalog.int4))", [String(info.pid)]
+            )[0, 0] == "t"
+        }
+        if isBlocked {
+            try Log.log("the apply worker of node id \(self.peer) starts anew, to pass a global lock of its node")
+            try host(bdr_host_worker_stop(Int32(BDR_ROLE_APPLY), self.peer))
         }
     }
 

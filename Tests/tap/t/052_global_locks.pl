@@ -164,7 +164,7 @@ sub session
 	$b->sql('INSERT INTO t SELECT i, i FROM generate_series(100, 199) i');
 	my $error = $a->error_of("SET bdr.global_lock_timeout = '2s'; ALTER TABLE t DROP COLUMN w");
 	is($error->{sqlstate}, '55P03', 'c has not got rows of b: a can not change the table');
-	like($error->{detail}, qr/node "node_b": changes of node "node_b" that not all nodes have applied/, 'and says why');
+	like($error->{detail}, qr/node "node_b": its changes have yet to be applied by node_c/, 'and says why');
 	free_ok('after a failure');
 	my $ddl = start($a, 'ALTER TABLE t DROP COLUMN w', 'a tries again');
 	$b->wait_ok('SELECT acquire_stage FROM bdr.global_locks WHERE relation IS NOT NULL', 'drain', 'b has locked the table, and drains');
@@ -175,6 +175,22 @@ sub session
 	$_->value_ok('SELECT count(*) FROM t WHERE id BETWEEN 100 AND 199', '100', 'all rows on ' . $_->name) for @nodes;
 	$_->value_ok("SELECT count(*) FROM bdr.worker_errors WHERE error_message !~ 'starts anew'", '0', 'no worker has failed on ' . $_->name) for @nodes;
 	free_ok('after the drain');
+}
+
+# A transaction that keeps out what it waits for.
+{
+	$a->sql('CREATE TABLE own (id int PRIMARY KEY, v text, w text)');
+	all_caught_up(@nodes);
+	my $s = session($a);
+	$s->query_safe('BEGIN; ALTER TABLE own ADD COLUMN x int');
+	$b->sql('INSERT INTO own VALUES (1)');
+	$s->query('ALTER TABLE own DROP COLUMN v');
+	like($s->{stderr}, qr/deadlock detected.*they wait for this transaction/s, 'a transaction that keeps out what it waits for');
+	$s->{stderr} = '';
+	$s->query_safe("ROLLBACK; BEGIN; SELECT bdr.global_lock_table('own'); ALTER TABLE own ADD COLUMN x int; ALTER TABLE own DROP COLUMN v; COMMIT");
+	$s->quit;
+	all_same_ok(\@nodes, ['own'], 'with the lock first');
+	free_ok('afterwards');
 }
 
 # Limits of time.
@@ -258,8 +274,8 @@ sub session
 	$writer_b->query_safe('SELECT 1');
 	waits_ok($c, 't', 'on that node only');
 	# it holds over a crash of the one who gave it
-	eval { $writer_c->quit };
 	$c->stop('immediate');
+	eval { $writer_c->quit };
 	$c->start;
 	$c->wait_ok("SELECT count(*) FROM pg_locks WHERE relation = 't'::regclass AND mode = 'ExclusiveLock' AND granted", '1', 'a voter that crashed locks the table again');
 	$a->start;
@@ -277,7 +293,7 @@ sub session
 	$b->sql('ALTER TABLE by_majority ADD COLUMN v text');
 	my $error = $a->error_of("SET bdr.global_lock_timeout = '2s'; ALTER TABLE by_majority DROP COLUMN v");
 	is($error->{sqlstate}, '55P03', 'a table is locked on all nodes or none');
-	like($error->{detail}, qr/node "node_c"/, 'it says who is missing');
+	like($error->{detail}, qr/node_c/, 'it says who is missing');
 	$b->stop;
 	$error = $a->error_of("SET bdr.global_lock_timeout = '2s'; CREATE TABLE alone (id int PRIMARY KEY)");
 	is($error->{sqlstate}, '55P03', 'one of three is not');
@@ -290,6 +306,7 @@ sub session
 # A node joins.
 {
 	my $d = BDR::Node->create('d');
+	$d->sql('CREATE ROLE plain');
 	my $holder = session($a);
 	$holder->query_safe("BEGIN; CREATE TABLE while_joining (id int PRIMARY KEY)");
 	$d->sql('CREATE EXTENSION bdr CASCADE');
