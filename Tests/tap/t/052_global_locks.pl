@@ -307,6 +307,7 @@ sub session
 {
 	my $d = BDR::Node->create('d');
 	$d->sql('CREATE ROLE plain');
+	$a->sql('DROP TABLE by_majority');
 	my $holder = session($a);
 	$holder->query_safe("BEGIN; CREATE TABLE while_joining (id int PRIMARY KEY)");
 	$d->sql('CREATE EXTENSION bdr CASCADE');
