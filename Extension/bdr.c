@@ -7,6 +7,7 @@
 #include "bdr.h"
 #include "ddl.h"
 #include "ddl_locks.h"
+#include "sequences.h"
 
 #include <limits.h>
 
@@ -29,6 +30,9 @@ int			bdr_maximum_clock_skew_action;
 int			bdr_row_stamp_keep_size = 1024;
 int			bdr_max_sync_workers = 4;
 int			bdr_decoding_work_mem = 262144;
+int			bdr_default_streaming_mode = 0;
+int			bdr_streaming_work_mem = 16384;
+int			bdr_writers_per_subscription = 2;
 int			bdr_max_databases = 64;
 bool		bdr_accept_connections = true;
 bool		bdr_internal_session = false;
@@ -53,6 +57,22 @@ enum
 static const struct config_enum_entry clock_actions[] = {
 	{"wait", CLOCK_WAIT, false},
 	{"warn", CLOCK_WARN, false},
+	{NULL, 0, false}
+};
+
+enum { BDR_STREAMING_AUTO, BDR_STREAMING_WRITER, BDR_STREAMING_OFF };
+static const struct config_enum_entry streaming_modes[] = {
+	{"auto", BDR_STREAMING_AUTO, false},
+	{"writer", BDR_STREAMING_WRITER, false},
+	{"off", BDR_STREAMING_OFF, false},
+	{NULL, 0, false}
+};
+static const struct config_enum_entry sequence_kinds[] = {
+	{"local", BDR_DEFAULT_LOCAL, false},
+	{"snowflakeid", BDR_DEFAULT_SNOWFLAKEID, false},
+	{"timeshard", BDR_DEFAULT_TIMESHARD, false},
+	{"galloc", BDR_DEFAULT_GALLOC, false},
+	{"distributed", BDR_DEFAULT_DISTRIBUTED, false},
 	{NULL, 0, false}
 };
 
@@ -166,6 +186,34 @@ DefineSettings(void)
 							 PGC_SUSET,
 							 0,
 							 NULL, NULL, NULL);
+	DefineCustomEnumVariable("bdr.default_streaming_mode",
+							 "Sets whether this node applies large transactions while they are still in progress on their origin.",
+							 "auto and writer: yes, by processes of their own (see bdr.writers_per_subscription). off: when they "
+							 "are committed.",
+							 &bdr_default_streaming_mode,
+							 BDR_STREAMING_AUTO,
+							 streaming_modes,
+							 PGC_SIGHUP,
+							 0,
+							 NULL, NULL, NULL);
+	DefineCustomIntVariable("bdr.streaming_work_mem",
+							"Sets how large a transaction in progress has to be to be streamed.",
+							"Memory that it takes for decoding on its origin. It takes the place of bdr.decoding_work_mem where "
+							"transactions are streamed.",
+							&bdr_streaming_work_mem,
+							16384, 64, MAX_KILOBYTES,
+							PGC_SIGHUP,
+							GUC_UNIT_KB,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("bdr.writers_per_subscription",
+							"Sets how many transactions in progress of one origin are applied at the same time.",
+							"Each takes a worker process (max_worker_processes) while it lasts. Further ones are applied when "
+							"they are committed.",
+							&bdr_writers_per_subscription,
+							2, 1, 64,
+							PGC_SIGHUP,
+							0,
+							NULL, NULL, NULL);
 	DefineCustomIntVariable("bdr.decoding_work_mem",
 							"Sets the memory that this node asks each origin to use for decoding its changes.",
 							"It takes the place of logical_decoding_work_mem on the connections that this node opens to its "
@@ -260,6 +308,15 @@ DefineSettings(void)
 							 PGC_USERSET,
 							 GUC_NOT_IN_SAMPLE | GUC_NO_SHOW_ALL | GUC_DISALLOW_IN_FILE,
 							 CheckInternalSession, NULL, NULL);
+	DefineCustomEnumVariable("bdr.default_sequence_kind",
+							 "Sets the kind of sequences that are created in a node's database.",
+							 "By CREATE SEQUENCE, serial types and identity columns. distributed: snowflakeid for bigint, galloc "
+							 "for integer and smallint.",
+							 &bdr_default_sequence_kind,
+							 BDR_DEFAULT_DISTRIBUTED, sequence_kinds,
+							 PGC_USERSET,
+							 0,
+							 NULL, NULL, NULL);
 	DefineCustomBoolVariable("bdr.crdt_raw_value",
 							 "Shows the whole state of conflict-free values instead of the number they stand for.",
 							 "It changes how columns of such types are written, and nothing else.",
@@ -340,6 +397,8 @@ _PG_init(void)
 	/* pg_upgrade's server runs no worker and must be able to write everywhere */
 	if (!IsBinaryUpgrade)
 	{
+		/* first: the hooks that judge statements then come before it */
+		bdr_sequence_plans_init();
 		bdr_hooks_init();
 		bdr_dropped_tables_init();
 	}

@@ -248,6 +248,17 @@ extern bool bdr_standby_has(XLogRecPtr lsn, long waited);
 extern void bdr_dropped_tables_init(void);
 
 /* sent_positions.c: what was sent on the slot that this process holds */
+extern void bdr_wake_wal_writer(void);
+extern int	bdr_worker_entry(void);
+extern void bdr_writer_signals(void);
+extern void bdr_writer_connect(int entry, Oid database);
+extern void bdr_set_stream_origin(uint16 origin);
+extern PGDLLEXPORT void bdr_writer_main(Datum arg);
+struct XLogReaderState;
+extern void bdr_send_batch_start(struct XLogReaderState *xlog_reader);
+extern void bdr_send_batch_writing(bool is_writing);
+extern void bdr_send_batch_flush(void);
+
 extern Size bdr_sent_shmem_size(void);
 extern void bdr_sent_shmem_startup(void);
 extern void bdr_sent_forget(void);

@@ -293,10 +293,13 @@ IsRelativeTime(Node *raw, Oid type)
 	if (type != DATEOID && type != TIMEOID && type != TIMETZOID && type != TIMESTAMPOID && type != TIMESTAMPTZOID)
 		return false;
 	text = strVal(&((A_Const *) raw)->val);
-	for (int i = 0; i < lengthof(words); i++)
+	for (; *text; text++)
 	{
-		if (pg_strcasecmp(text, words[i]) == 0 || strcasestr(text, words[i]) != NULL)
-			return true;
+		for (int i = 0; i < lengthof(words); i++)
+		{
+			if (pg_strncasecmp(text, words[i], strlen(words[i])) == 0)
+				return true;
+		}
 	}
 	return false;
 }

@@ -183,7 +183,7 @@ int32_t bdr_host_pid(void);
 /* ---- workers (workers.c) -------------------------------------------------------------------------------------- */
 
 enum { BDR_ROLE_MANAGER = 1, BDR_ROLE_APPLY = 2, BDR_ROLE_JOIN = 3, BDR_ROLE_GROUP = 4, BDR_ROLE_RECOVER = 5,
-	   BDR_ROLE_LOCK = 6 };
+	   BDR_ROLE_SEQUENCE = 6, BDR_ROLE_LOCK = 7 };
 
 typedef struct BdrWorkerInfo
 {
@@ -285,6 +285,43 @@ int32_t bdr_host_lock_worker_begin(void);
 int32_t bdr_host_table_lock(const char *schema, const char *name, uint32_t origin, int32_t wait_ms, uint32_t *relid);
 /* BDR_LOCK_NOT_YET while apply workers write in spite of it. */
 int32_t bdr_host_table_unlock(uint32_t relid);
+/* ---- writers of transactions in progress (stream_writer.c) ----------------------------------------------------- */
+
+typedef struct BdrWriter BdrWriter;
+
+enum { BDR_WRITER_STARTING = 0, BDR_WRITER_READY, BDR_WRITER_BUSY, BDR_WRITER_DONE, BDR_WRITER_REFUSED, BDR_WRITER_FAILED,
+	   BDR_WRITER_GONE };
+/* Kinds of messages to a writer: descriptions of relations; a transaction begins; changes of it; it, or a subtransaction, was
+ * rolled back; it is to be committed. */
+enum { BDR_STREAM_RELATIONS = 'r', BDR_STREAM_BEGIN = 'b', BDR_STREAM_CHANGES = 'd', BDR_STREAM_ABORT = 'a',
+	   BDR_STREAM_COMMIT = 'c' };
+
+/* Transactions in progress are not asked for before this time (µs since 2000): what the last process left, too. */
+void bdr_host_stream_after(int64_t time);
+int64_t bdr_host_streams_after(void);
+/* How long this process waits for a lock; 0: for ever. */
+void bdr_host_lock_timeout(int32_t milliseconds);
+
+/* The leader's side. Starts a writer; 1 when no worker slot of the server is free. */
+int32_t bdr_host_writer_start(uint32_t peer, const char *name, BdrWriter **writer);
+/* BDR_RETRY: the queue is full; call again with the same message. 1: the writer has gone. */
+int32_t bdr_host_writer_send(BdrWriter *writer, uint8_t kind, const uint8_t *data, size_t length);
+/* BDR_WRITER_*; *local_end: of its last commit. The latch is set when it changes. */
+int32_t bdr_host_writer_state(BdrWriter *writer, uint64_t *local_end);
+/* SQLSTATE and message of the error that it ended with. */
+const char *bdr_host_writer_error(BdrWriter *writer);
+/* Ends it, and frees the handle. Also while an error is pending. */
+int32_t bdr_host_writer_stop(BdrWriter *writer);
+/* Lets the origin go for as long as a writer comes to share it; bdr_host_origin_setup takes it again. */
+int32_t bdr_host_origin_release(void);
+
+/* The writer's side. The next message, valid until the next call; 1 when the leader has gone. */
+int32_t bdr_host_writer_receive(uint8_t *kind, const uint8_t **data, size_t *length);
+void bdr_host_writer_report(int32_t state, uint64_t local_end);
+int32_t bdr_host_origin_share(const char *origin_name, uint64_t *remote_lsn);
+int32_t bdr_host_subxact_begin(void);
+int32_t bdr_host_subxact_release(void);
+int32_t bdr_host_subxact_rollback(void);
 
 /* ---- replication slots (host_slot.c) -------------------------------------------------------------------------- */
 
@@ -535,6 +572,8 @@ int32_t bdr_host_in_the_way(BdrRel *rel, int32_t number, BdrFound *found);
 int32_t bdr_host_delete_found(BdrRel *rel);
 /* Closes the relations that are in use in this transaction; they can be used again. */
 int32_t bdr_host_executor_close(void);
+/* Closes what is open, as a subtransaction begins or ends; bdr_host_rel_use opens again. */
+int32_t bdr_host_executor_pause(void);
 int32_t bdr_host_truncate(BdrRel *const *rels, int32_t n, bool cascade, bool restart_identity);
 
 /* ---- stream triggers (host_stream_triggers.c) ------------------------------------------------------------------ */

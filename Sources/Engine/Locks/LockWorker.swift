@@ -109,6 +109,7 @@ private struct LockWorker {
                 relation = 0
             case Int32(BDR_LOCK_NOT_YET):
                 self.wanted[row.id] = relation
+                try self.endWriters(of: relation)
                 return
             default:
                 break
@@ -138,6 +139,20 @@ private struct LockWorker {
             } else if behind != row.waitingFor {
                 try self.update(row.id, "waiting_for = $2", behind ?? "")
             }
+        }
+    }
+
+    /// Transactions that are applied while they are in progress, and have written to the table, may be those that wait for the
+    /// lock on their own node. Without their writer they are applied when they have committed.
+    private func endWriters(of relation: UInt32) throws {
+        try Transaction.run {
+            _ = try SQL.query(
+                """
+                SELECT pg_catalog.pg_terminate_backend(l.pid)
+                  FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
+                 WHERE l.locktype = 'relation' AND l.database = a.datid AND l.relation = $1::pg_catalog.oid AND l.granted
+                   AND a.datname = pg_catalog.current_database() AND a.backend_type = 'bdr writer'
+                """, [String(relation)])
         }
     }
 

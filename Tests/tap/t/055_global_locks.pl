@@ -9,7 +9,7 @@ use BDR::Test;
 use Test::More;
 use Time::HiRes qw(time usleep);
 
-my ($a, $b, $c) = map { BDR::Node->create($_) } qw(a b c);
+my ($a, $b, $c) = map { BDR::Node->create($_, conf => "bdr.streaming_work_mem = '64kB'\nmax_worker_processes = 40") } qw(a b c);
 my @nodes = ($a, $b, $c);
 $a->sql('CREATE TABLE t (id int PRIMARY KEY, v text); CREATE TABLE other (id int PRIMARY KEY, v text)');
 create_first_node($a);
@@ -191,6 +191,20 @@ sub session
 	$s->quit;
 	all_same_ok(\@nodes, ['own'], 'with the lock first');
 	free_ok('afterwards');
+}
+
+# A transaction that others apply while it is in progress: they have its rows, and so locks of the table, before it wants that.
+{
+	$a->sql('CREATE TABLE streamed (id int PRIMARY KEY, v text)');
+	all_caught_up(@nodes);
+	my $s = session($a);
+	$s->query_safe("BEGIN; INSERT INTO streamed SELECT i, repeat('x', 100) FROM generate_series(1, 20000) i");
+	$b->wait_ok("SELECT count(*) > 0 FROM pg_locks WHERE relation = 'streamed'::regclass AND mode = 'RowExclusiveLock' AND granted", 't', 'b has begun to apply it');
+	$s->query_safe('ALTER TABLE streamed DROP COLUMN v; COMMIT');
+	$s->quit;
+	all_same_ok(\@nodes, ['streamed'], 'rows and DDL of a large transaction');
+	$c->value_ok('SELECT count(*) FROM streamed', '20000', 'all rows');
+	free_ok('after a large transaction');
 }
 
 # Limits of time.
