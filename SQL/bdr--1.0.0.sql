@@ -693,6 +693,9 @@ CREATE FUNCTION bdr.global_advisory_unlock(key1 integer, key2 integer) RETURNS v
 	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
 	AS 'MODULE_PATHNAME', 'bdr_global_advisory_unlock_pair';
 COMMENT ON FUNCTION bdr.global_advisory_lock(bigint) IS 'an advisory lock of the whole group, until the end of the transaction';
+COMMENT ON FUNCTION bdr.global_advisory_lock(integer, integer) IS 'an advisory lock of the whole group, until the end of the transaction';
+COMMENT ON FUNCTION bdr.global_advisory_unlock(bigint) IS 'as often as it was locked; it is given up at the end of the transaction';
+COMMENT ON FUNCTION bdr.global_advisory_unlock(integer, integer) IS 'as often as it was locked; it is given up at the end of the transaction';
 
 CREATE FUNCTION bdr.release_global_lock(node_name name) RETURNS integer
 	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
