@@ -311,6 +311,7 @@ CREATE TABLE bdr.global_lock (
 	pid int4,
 	statement text,
 	waiting_for text,
+	blocked_by bigint,
 	local_request_time timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
 	last_state_change_time timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
 );

@@ -36,6 +36,9 @@ private struct LockSessions {
         set { self.connections[node] = newValue }
     }
 
+    /// Locks that the transaction has got, besides one.
+    func others(than id: Int64) -> [Int64] { self.confirmed.keys.filter { $0 != id } }
+
     mutating func willConfirm(_ id: Int64, _ node: UInt32) {
         self.confirmed[id, default: []].insert(node)
     }
@@ -83,6 +86,8 @@ private struct LockAcquisition {
     /// Why nodes did not give their vote, by node.
     private var reasons: [UInt32: String] = [:]
     private var notedFor: String?
+    /// The node that has what is waited for.
+    private var blocker: UInt32?
     private var lookedAt = bdr_host_now()
     /// Positions that this node has to reach first.
     private var epochs: [UInt32: UInt64] = [:]
@@ -168,6 +173,8 @@ private struct LockAcquisition {
                     return true
                 }
                 self.reasons[node] = answer[0, 1] ?? "another lock"
+                self.request.blockedBy = answer[0, 3]
+                self.blocker = answer[0, 4].flatMap { UInt32($0) }
                 try self.show(poll)
                 try self.pause(wait)
                 wait = min(wait * 2, 50)
@@ -223,10 +230,11 @@ private struct LockAcquisition {
             return
         }
         let waitingFor = poll.missing.compactMap { self.members[$0]?.name }.joined(separator: ", ")
-        guard waitingFor != self.notedFor else {
+        let note = waitingFor + "|" + (self.request.blockedBy ?? "")
+        guard note != self.notedFor else {
             return
         }
-        self.notedFor = waitingFor
+        self.notedFor = note
         self.request.waitingFor = waitingFor
         guard let member = self.members[self.local.id] else {
             return
@@ -241,6 +249,7 @@ private struct LockAcquisition {
         if now &- self.lookedAt > 1_000_000 {
             self.lookedAt = now
             try self.requireNoneWaitsForUs()
+            try self.requireNoCircle()
         }
         let left = (self.deadline &- bdr_host_now()) / 1000
         guard left > 0 else {
@@ -270,6 +279,36 @@ private struct LockAcquisition {
                 detail: "This transaction waits for \(self.what), which needs changes of node \"\(name)\" to be applied here; "
                     + "they wait for this transaction.",
                 hint: "Take the global lock before anything else: SELECT bdr.global_lock_table('...');")
+        }
+    }
+
+    /// Two transactions of two nodes can each have a lock that the other one wants. The later request gives in.
+    private func requireNoCircle() throws {
+        let own = sessions.others(than: self.id).map { String($0) }
+        guard !own.isEmpty, let lock = self.request.blockedBy, let node = self.blocker, node != self.local.id,
+            let member = self.members[node]
+        else {
+            return
+        }
+        do {
+            let connection = try Connection(dsn: member.dsn, timeout: 2000)
+            defer { connection.close() }
+            bdr_host_conn_set_timeout(connection.raw, 2000)
+            let answer = try PeerCall.globalLockWaits.ask(connection, [lock])
+            for row in 0..<answer.count {
+                guard let wanted = answer[row, 0], own.contains(wanted), let time = answer[row, 1].flatMap({ Int64($0) }),
+                    (time, node) < (self.begin, self.local.id)
+                else {
+                    continue
+                }
+                throw BdrError(
+                    "40P01", "deadlock detected",
+                    detail: "This transaction waits for \(self.what), which node \"\(member.name)\" has; a transaction there waits for a "
+                        + "global lock that this one has.",
+                    hint: "Take global locks in the same order everywhere, or run DDL before other global locks are taken.")
+            }
+        } catch is RemoteError {
+            // the wait goes on
         }
     }
 

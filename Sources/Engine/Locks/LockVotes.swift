@@ -29,6 +29,8 @@ enum LockVotes {
         var statement: String?
         var waitingFor: String?
         var members: String
+        /// The lock that is waited for, if one is known.
+        var blockedBy: String?
 
         init(_ arguments: [String?]) throws {
             func required(_ number: Int) throws -> String {
@@ -50,12 +52,13 @@ enum LockVotes {
             self.statement = optional(9)
             self.waitingFor = optional(10)
             self.members = try required(11)
+            self.blockedBy = optional(12)
         }
 
         var arguments: [String?] {
             [
                 self.id, self.node, self.kind, self.schema, self.relation, self.key, self.keyIsPair, self.time, self.pid,
-                self.statement, self.waitingFor, self.members,
+                self.statement, self.waitingFor, self.members, self.blockedBy,
             ]
         }
     }
@@ -92,12 +95,14 @@ enum LockVotes {
     static func note(_ request: Request) throws -> Rows {
         try self.insert(request, state: "asking")
         try SQL.query(
-            "UPDATE bdr.global_lock SET waiting_for = $2 WHERE lock_id = $1::pg_catalog.int8", [request.id, request.waitingFor])
+            """
+            UPDATE bdr.global_lock SET waiting_for = $2, blocked_by = $3::pg_catalog.int8 WHERE lock_id = $1::pg_catalog.int8
+            """, [request.id, request.waitingFor, request.blockedBy])
         return try PeerCall.nothing()
     }
 
-    /// - Returns: granted or waiting; who is in the way; nodes that ran DDL, as id:position, which the other one is to have
-    ///   applied first.
+    /// - Returns: granted or waiting; what is in the way; nodes that ran DDL, as id:position, which the other one is to have
+    ///   applied first; lock and node that are in the way.
     static func request(_ request: Request) throws -> Rows {
         try host(bdr_host_token_take(Int32(BDR_TOKEN_VOTE), 0))
         let local = try LocalNode.require()
@@ -128,7 +133,7 @@ enum LockVotes {
         }
         if own.state == .waiting {
             if let blocker = GlobalLockVote.blocker(of: own, among: all) {
-                return try self.answer("waiting", self.describe(blocker), nil)
+                return try self.answer("waiting", self.describe(blocker), nil, blocker)
             }
             let isReady = kind != .dml || node == local.id
             try SQL.query(
@@ -150,8 +155,24 @@ enum LockVotes {
         return try self.answer("granted", nil, self.epochs(except: request.node))
     }
 
-    private static func answer(_ state: String, _ blocker: String?, _ epochs: String?) throws -> Rows {
-        try SQL.query("SELECT $1, $2, $3", [state, blocker, epochs])
+    private static func answer(
+        _ state: String, _ reason: String?, _ epochs: String?, _ blocker: GlobalLockRequest? = nil
+    ) throws -> Rows {
+        try SQL.query(
+            "SELECT $1, $2, $3, $4, $5",
+            [state, reason, epochs, blocker.map { String($0.id) }, blocker.map { String($0.node) }])
+    }
+
+    /// On the node that has a lock: what its transaction waits for, and since when; no row if for nothing.
+    static func waits(_ id: String) throws -> Rows {
+        try SQL.query(
+            """
+            SELECT w.blocked_by,
+                   (EXTRACT(epoch FROM w.request_time - pg_catalog.timestamptz '2000-01-01 00:00:00+00') * 1000000)::pg_catalog.int8
+              FROM bdr.global_lock h JOIN bdr.global_lock w ON w.pid = h.pid AND w.lock_id <> h.lock_id
+             WHERE h.lock_id = $1::pg_catalog.int8 AND h.origin_node_id = (SELECT node_id FROM bdr.local_node)
+               AND w.origin_node_id = h.origin_node_id AND w.lock_state IN ('asking', 'waiting') AND w.blocked_by IS NOT NULL
+            """, [id])
     }
 
     /// The vote will survive this session.

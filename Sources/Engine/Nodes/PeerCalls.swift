@@ -70,6 +70,7 @@ enum PeerCall: String {
     case globalLockConfirm = "global_lock_confirm"
     case globalLockRelease = "global_lock_release"
     case globalLockStatus = "global_lock_status"
+    case globalLockWaits = "global_lock_waits"
     case sequenceKinds = "sequence_kinds"
     case sequenceVote = "sequence_vote"
     case sequenceChunk = "sequence_chunk"
@@ -189,6 +190,7 @@ enum PeerCall: String {
         case .globalLockConfirm: return try LockVotes.confirm(argument(0))
         case .globalLockRelease: return try LockVotes.release(argument(0))
         case .globalLockStatus: return try LockVotes.status(argument(0))
+        case .globalLockWaits: return try LockVotes.waits(argument(0))
         case .sequenceKinds: return try SequenceKinds.describe()
         case .sequenceVote:
             return try Galloc.vote(argument(0), argument(1), argument(2), argument(3), argument(4))

@@ -33,10 +33,11 @@ for my $round (1 .. 3)
 	for my $i (0 .. 2)
 	{
 		my $name = "m_$nodes[$i]{_name}_$round";
-		$sessions[$i]->query_safe("BEGIN; CREATE TABLE $name (id int PRIMARY KEY, v text); INSERT INTO $name SELECT i, 'v' FROM generate_series(1, 500) i;
-			ALTER TABLE $name ADD COLUMN w int DEFAULT 3; CREATE INDEX ON $name (v); INSERT INTO $name VALUES (1000, 'x', 4)");
+		$sessions[$i]->query_until(qr/begun $round/, "\\echo begun $round\nBEGIN; CREATE TABLE $name (id int PRIMARY KEY, v text); INSERT INTO $name SELECT i, 'v' FROM generate_series(1, 500) i;
+			ALTER TABLE $name ADD COLUMN w int DEFAULT 3; CREATE INDEX ON $name (v); INSERT INTO $name VALUES (1000, 'x', 4); COMMIT;\n");
 	}
-	$_->query_safe('COMMIT') for @sessions;
+	# one goes on when the one before it has committed
+	$_->query_safe('SELECT 1') for @sessions;
 }
 $_->quit for @sessions;
 alike_ok('migrations on three nodes at once');

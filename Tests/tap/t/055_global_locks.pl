@@ -207,6 +207,24 @@ sub session
 	free_ok('after a large transaction');
 }
 
+# Two nodes that want what the other one has.
+{
+	my ($s, $u) = (session($a), session($b));
+	$s->query_safe('BEGIN; SELECT bdr.global_advisory_lock(1)');
+	$u->query_safe('BEGIN; SELECT bdr.global_advisory_lock(2)');
+	$s->query_until(qr/started/, "\\echo started\nSELECT bdr.global_advisory_lock(2);\n");
+	$a->wait_ok('SELECT count(*) FROM bdr.global_lock WHERE blocked_by IS NOT NULL', '1', 'a waits for b');
+	my $begin = time;
+	$u->query('SELECT bdr.global_advisory_lock(1)');
+	like($u->{stderr}, qr/deadlock detected.*a transaction there waits for a global lock that this one has/s, 'b, which asked later, gives in');
+	cmp_ok(time - $begin, '<', 20, 'soon');
+	$u->{stderr} = '';
+	$u->query_safe('ROLLBACK');
+	$s->query_safe('COMMIT');
+	$_->quit for $s, $u;
+	free_ok('after a deadlock');
+}
+
 # Limits of time.
 {
 	my $s = session($a);
