@@ -160,15 +160,15 @@ sub session
 
 # What was written before is everywhere before the shape changes anywhere, though the table is locked.
 {
-	$c->sql("SELECT bdr.alter_subscription_disable(sub_name, true) FROM bdr.subscription s JOIN bdr.node n ON n.node_id = s.origin_node_id WHERE n.node_name = 'node_b'");
-	$b->sql('INSERT INTO t SELECT i, i FROM generate_series(100, 199) i');
+	$b->sql("SELECT bdr.alter_subscription_disable(sub_name, true) FROM bdr.subscription s JOIN bdr.node n ON n.node_id = s.origin_node_id WHERE n.node_name = 'node_c'");
+	$c->sql('INSERT INTO t SELECT i, i FROM generate_series(100, 199) i');
 	my $error = $a->error_of("SET bdr.global_lock_timeout = '2s'; ALTER TABLE t DROP COLUMN w");
-	is($error->{sqlstate}, '55P03', 'c has not got rows of b: a can not change the table');
-	like($error->{detail}, qr/node "node_b": its changes have yet to be applied by node_c/, 'and says why');
+	is($error->{sqlstate}, '55P03', 'b has not got rows of c: a can not change the table');
+	like($error->{detail}, qr/node "node_c": its changes have yet to be applied by node_b/, 'and says why');
 	free_ok('after a failure');
 	my $ddl = start($a, 'ALTER TABLE t DROP COLUMN w', 'a tries again');
-	$b->wait_ok('SELECT acquire_stage FROM bdr.global_locks WHERE relation IS NOT NULL', 'drain', 'b has locked the table, and drains');
-	$c->sql("SELECT bdr.alter_subscription_enable(sub_name) FROM bdr.subscription s JOIN bdr.node n ON n.node_id = s.origin_node_id WHERE n.node_name = 'node_b'");
+	$c->wait_ok('SELECT acquire_stage FROM bdr.global_locks WHERE relation IS NOT NULL', 'drain', 'c has locked the table, and drains; b, which lacks its rows, has locked it, too');
+	$b->sql("SELECT bdr.alter_subscription_enable(sub_name) FROM bdr.subscription s JOIN bdr.node n ON n.node_id = s.origin_node_id WHERE n.node_name = 'node_c'");
 	$ddl->query_safe('SELECT 1');
 	$ddl->quit;
 	all_same_ok(\@nodes, ['t'], 'after the drain');
