@@ -6,6 +6,7 @@
  */
 #include "bdr.h"
 #include "ddl.h"
+#include "ddl_locks.h"
 #include "sequences.h"
 
 #include <limits.h>
@@ -368,6 +369,7 @@ DefineSettings(void)
 							   GUC_NOT_IN_SAMPLE,
 							   NULL, NULL, NULL);
 	bdr_ddl_define_settings();
+	bdr_locks_define_settings();
 	if (process_shared_preload_libraries_in_progress)
 	{
 		DefineCustomIntVariable("bdr.max_databases",
@@ -390,6 +392,7 @@ _PG_init(void)
 	if (!process_shared_preload_libraries_in_progress)
 		return;
 	bdr_workers_init();
+	bdr_locks_init();
 	bdr_failover_slots_init();
 	/* pg_upgrade's server runs no worker and must be able to write everywhere */
 	if (!IsBinaryUpgrade)

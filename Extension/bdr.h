@@ -113,6 +113,7 @@ extern bool bdr_preloaded(void);
 extern void bdr_require_preload(void);
 /* this process is a manager, apply or join worker */
 extern bool bdr_is_worker(void);
+extern uint32 bdr_worker_peer(void);
 extern void bdr_assign_synchronous_commit(int value, void *extra);
 extern void bdr_session_hygiene(void);
 extern bool bdr_shutdown_requested(void);

@@ -49,6 +49,13 @@
 #define bdr_my_lxid() (MyProc->lxid)
 #endif
 
+/* Whether this backend holds this lock. */
+#if PG_VERSION_NUM >= 170000
+#define bdr_lock_held(tag, mode) LockHeldByMe((tag), (mode), false)
+#else
+#define bdr_lock_held(tag, mode) LockHeldByMe((tag), (mode))
+#endif
+
 /* Slots. A slot that was invalidated keeps nothing any more; one that the server itself copies (17) is not ours to touch. */
 #if PG_VERSION_NUM >= 160000
 #define bdr_slot_is_invalid(slot) ((slot)->data.invalidated != RS_INVAL_NONE)

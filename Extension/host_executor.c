@@ -13,6 +13,7 @@
  * domains) runs as the owner of the table in a security-restricted operation.
  */
 #include "bdr.h"
+#include "ddl_locks.h"
 #include "sequences.h"
 
 #include "access/commit_ts.h"
@@ -386,7 +387,8 @@ MapRelation(BdrRel *rel)
 		rel->valid = false;		/* look again next time */
 		return;
 	}
-	local = try_relation_open(rel->oid, RowExclusiveLock);
+	bdr_lock_for_apply(rel->oid);
+	local = try_relation_open(rel->oid, NoLock);
 	if (local == NULL)
 	{
 		rel->oid = InvalidOid;
@@ -897,7 +899,8 @@ OpenTarget(BdrRel *rel)
 {
 	MemoryContext old;
 	Target	   *target;
-	Relation	relation = table_open(rel->oid, RowExclusiveLock);
+	/* locked in bdr_host_rel_use */
+	Relation	relation = table_open(rel->oid, NoLock);
 	bool		keep = CanKeep(relation);
 	ResourceOwner caller = CurrentResourceOwner;
 
@@ -1313,7 +1316,7 @@ bdr_host_rel_use(BdrRel *rel, BdrRelationInfo *info)
 			}
 			if (rel->info.status == BDR_REL_MISSING || rel->info.status == BDR_REL_WRONG_KIND)
 				break;
-			LockRelationOid(rel->oid, RowExclusiveLock);
+			bdr_lock_for_apply(rel->oid);
 			if (rel->valid)
 				break;
 			if (tries > 100)

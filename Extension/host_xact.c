@@ -2,6 +2,7 @@
  * host_xact.c: transactions, WAL positions and the replication origin, for Swift.
  */
 #include "bdr.h"
+#include "ddl_locks.h"
 #include "row_stamps.h"
 
 #include "access/commit_ts.h"
@@ -233,6 +234,7 @@ int32_t
 bdr_host_apply_begin(uint64_t remote_lsn, int64_t commit_time)
 {
 	HOST_BEGIN();
+	bdr_locks_begin_apply(bdr_worker_peer());
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
@@ -405,6 +407,12 @@ uint64_t
 bdr_host_system_identifier(void)
 {
 	return GetSystemIdentifier();
+}
+
+int32_t
+bdr_host_pid(void)
+{
+	return MyProcPid;
 }
 
 int64_t

@@ -19,6 +19,7 @@
  * database once, to look for a node, and later where it is asked to or where a manager failed.
  */
 #include "bdr.h"
+#include "ddl_locks.h"
 #include "sequences.h"
 #include "row_stamps.h"
 #include "compat.h"
@@ -202,6 +203,7 @@ PGDLLEXPORT void bdr_apply_main(Datum arg);
 PGDLLEXPORT void bdr_join_main(Datum arg);
 PGDLLEXPORT void bdr_group_main(Datum arg);
 PGDLLEXPORT void bdr_recover_main(Datum arg);
+PGDLLEXPORT void bdr_lock_main(Datum arg);
 PGDLLEXPORT void bdr_sequence_main(Datum arg);
 
 PG_FUNCTION_INFO_V1(bdr_show_subscription_status);
@@ -235,7 +237,8 @@ RequestShmem(void)
 	RequestAddinShmemSpace(bdr_sent_shmem_size());
 	bdr_sequences_shmem_request();
 	RequestAddinShmemSpace(bdr_conflict_stats_shmem_size());
-	RequestNamedLWLockTranche("bdr", 2);
+	RequestAddinShmemSpace(bdr_locks_shmem_size());
+	RequestNamedLWLockTranche("bdr", 3);
 }
 
 static void
@@ -283,6 +286,7 @@ StartupShmem(void)
 	bdr_sent_shmem_startup();
 	bdr_sequences_shmem_startup();
 	bdr_conflict_stats_shmem_startup();
+	bdr_locks_shmem_startup(&(GetNamedLWLockTranche("bdr") + 2)->lock);
 	LWLockRelease(AddinShmemInitLock);
 }
 
@@ -526,6 +530,8 @@ RoleName(int32 role)
 			return "group";
 		case BDR_ROLE_RECOVER:
 			return "recover";
+		case BDR_ROLE_LOCK:
+			return "lock";
 		case BDR_ROLE_SEQUENCE:
 			return "sequence";
 		default:
@@ -761,6 +767,26 @@ bdr_host_worker_start(int32_t role, uint32_t peer, const char *name)
 	outcome = StartWorker(MyDatabaseId, role, peer, name);
 	HOST_END();
 	return outcome;
+}
+
+int32_t
+bdr_host_worker_wake(int32_t role, uint32_t peer)
+{
+	HOST_BEGIN();
+	{
+		Worker	   *worker;
+
+		bdr_require_preload();
+		LWLockAcquire(shared->lock, LW_SHARED);
+		worker = FindWorker(MyDatabaseId, role, peer);
+		if (worker && worker->state == WORKER_RUNNING)
+			Wake(worker->proc);
+		else
+			WakeManager(MyDatabaseId);
+		LWLockRelease(shared->lock);
+	}
+	HOST_END();
+	return BDR_OK;
 }
 
 int32_t
@@ -1146,6 +1172,13 @@ bool
 bdr_is_worker(void)
 {
 	return my_worker != NULL;
+}
+
+/* The node whose changes this apply worker gets, else 0. */
+uint32
+bdr_worker_peer(void)
+{
+	return my_worker && my_worker->role == BDR_ROLE_APPLY ? my_worker->peer : 0;
 }
 
 void
@@ -1776,6 +1809,9 @@ WorkerMain(int32 role)
 			case BDR_ROLE_RECOVER:
 				ENGINE_CALL(bdr_engine_recover_main(arguments.peer));
 				break;
+			case BDR_ROLE_LOCK:
+				ENGINE_CALL(bdr_engine_lock_main(arguments.peer));
+				break;
 			case BDR_ROLE_SEQUENCE:
 				ENGINE_CALL(bdr_engine_sequence_main());
 				break;
@@ -1849,6 +1885,12 @@ void
 bdr_recover_main(Datum arg)
 {
 	WorkerMain(BDR_ROLE_RECOVER);
+}
+
+void
+bdr_lock_main(Datum arg)
+{
+	WorkerMain(BDR_ROLE_LOCK);
 }
 
 void

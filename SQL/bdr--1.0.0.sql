@@ -292,6 +292,44 @@ CREATE TABLE bdr.peer_clock (
 );
 COMMENT ON TABLE bdr.peer_clock IS 'up to which commit time all transactions of a peer have been applied here';
 
+CREATE TABLE bdr.global_lock (
+	ddl_epoch int8 NOT NULL DEFAULT 0,
+	origin_node_id oid NOT NULL,
+	lock_type oid NOT NULL,
+	nspname name,
+	relname name,
+	groupid oid,
+	key1 integer,
+	key2 integer,
+	key_is_bigint boolean,
+	lock_id bigint PRIMARY KEY,
+	lock_state text NOT NULL,
+	ready bool NOT NULL DEFAULT false,
+	stage text,
+	drain_lsn pg_lsn,
+	request_time timestamptz NOT NULL,
+	pid int4,
+	statement text,
+	waiting_for text,
+	blocked_by bigint,
+	local_request_time timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	last_state_change_time timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
+);
+COMMENT ON TABLE bdr.global_lock IS 'requests for global locks that this node was asked to agree to, and its votes';
+COMMENT ON COLUMN bdr.global_lock.lock_type IS '1 DDL, 2 DML of a table, 3 advisory';
+COMMENT ON COLUMN bdr.global_lock.lock_state IS 'asking: of this node, which asks another one first; waiting; granted; confirmed: survives the session that asked';
+
+CREATE TABLE bdr.ddl_epoch (
+	ddl_epoch int8 NOT NULL,
+	origin_node_id oid NOT NULL,
+	epoch_consume_timeout timestamptz,
+	epoch_consumed boolean NOT NULL DEFAULT false,
+	lock_id bigint PRIMARY KEY,
+	position pg_lsn
+);
+COMMENT ON TABLE bdr.ddl_epoch IS
+	'transactions with global locks that have committed: for each other node the last one, and those of this node';
+
 CREATE TABLE bdr.join_script (
 	only_one bool PRIMARY KEY DEFAULT true CHECK (only_one),
 	script text NOT NULL
@@ -637,6 +675,34 @@ CREATE FUNCTION bdr.internal_object_name(kind text, database text, node_group te
 	LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'bdr_object_name';
 COMMENT ON FUNCTION bdr.internal_object_name(text, text, text, text, text) IS
 	'name of a slot, group_slot, origin or subscription by the naming rule';
+
+CREATE FUNCTION bdr.global_lock_table(relation regclass) RETURNS void
+	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'bdr_global_lock_table';
+COMMENT ON FUNCTION bdr.global_lock_table(regclass) IS 'keeps all nodes from writing to a table until the end of the transaction';
+
+CREATE FUNCTION bdr.global_advisory_lock(key bigint) RETURNS void
+	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'bdr_global_advisory_lock';
+CREATE FUNCTION bdr.global_advisory_lock(key1 integer, key2 integer) RETURNS void
+	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'bdr_global_advisory_lock_pair';
+CREATE FUNCTION bdr.global_advisory_unlock(key bigint) RETURNS void
+	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'bdr_global_advisory_unlock';
+CREATE FUNCTION bdr.global_advisory_unlock(key1 integer, key2 integer) RETURNS void
+	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'bdr_global_advisory_unlock_pair';
+COMMENT ON FUNCTION bdr.global_advisory_lock(bigint) IS 'an advisory lock of the whole group, until the end of the transaction';
+COMMENT ON FUNCTION bdr.global_advisory_lock(integer, integer) IS 'an advisory lock of the whole group, until the end of the transaction';
+COMMENT ON FUNCTION bdr.global_advisory_unlock(bigint) IS 'as often as it was locked; it is given up at the end of the transaction';
+COMMENT ON FUNCTION bdr.global_advisory_unlock(integer, integer) IS 'as often as it was locked; it is given up at the end of the transaction';
+
+CREATE FUNCTION bdr.release_global_lock(node_name name) RETURNS integer
+	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'bdr_release_global_lock';
+COMMENT ON FUNCTION bdr.release_global_lock(name) IS
+	'forgets, on this node, the global locks of another node that does not come back soon; returns how many there were';
 
 CREATE FUNCTION bdr.internal_peer_call(verb text, VARIADIC args text[],
 									   OUT f1 text, OUT f2 text, OUT f3 text, OUT f4 text, OUT f5 text, OUT f6 text,
@@ -1460,6 +1526,33 @@ FROM bdr.show_conflict_stats() s
 	LEFT JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace;
 COMMENT ON VIEW bdr.stat_conflicts IS 'conflicts of each table and type since the server started; relid 0: of tables for which there was no room';
 
+CREATE VIEW bdr.global_locks AS
+SELECT
+	l.origin_node_id,
+	n.node_name AS origin_node_name,
+	CASE l.lock_type WHEN 1 THEN 'GLOBAL_LOCK_DDL' WHEN 2 THEN 'GLOBAL_LOCK_DML' ELSE 'GLOBAL_LOCK_ADVISORY' END AS lock_type,
+	CASE l.lock_type
+		WHEN 2 THEN pg_catalog.format('%I.%I', l.nspname, l.relname)
+		WHEN 3 THEN CASE WHEN l.key_is_bigint
+			THEN ((l.key1::int8 << 32) | (l.key2::int8 & 4294967295))::text
+			ELSE pg_catalog.format('%s, %s', l.key1, l.key2) END
+	END AS relation,
+	CASE WHEN l.origin_node_id = local.node_id THEN l.pid END AS pid,
+	COALESCE(CASE WHEN l.lock_state = 'granted' AND NOT l.ready THEN COALESCE(l.stage, 'lock') END, l.lock_state) AS acquire_stage,
+	(SELECT pg_catalog.count(*)::int4 FROM bdr.global_lock w
+	  WHERE w.lock_state IN ('waiting', 'asking') AND w.lock_id <> l.lock_id
+		AND (w.lock_type, w.nspname, w.relname, w.key1, w.key2) IS NOT DISTINCT FROM
+			(l.lock_type, l.nspname, l.relname, l.key1, l.key2)) AS waiters,
+	CASE WHEN l.origin_node_id = local.node_id THEN l.request_time END AS global_lock_request_time,
+	l.local_request_time AS local_lock_request_time,
+	l.last_state_change_time,
+	l.statement,
+	l.waiting_for
+FROM bdr.global_lock l
+CROSS JOIN bdr.local_node local
+LEFT JOIN bdr.node n ON n.node_id = l.origin_node_id;
+COMMENT ON VIEW bdr.global_locks IS 'global locks that nodes have or wait for, as far as this node is concerned';
+
 -- ---------------------------------------------------------------------------------------------------------------------
 -- Health: may a node get traffic? Poolers ask this often, so it reads shared memory and small tables only. In PL/pgSQL, as the
 -- views are defined above and a node that is not in a group has to answer, too.
@@ -1563,13 +1656,13 @@ GRANT SELECT ON bdr.local_node_summary, bdr.node, bdr.node_group, bdr.node_local
 	bdr.subscription_summary, bdr.worker_errors, bdr.workers, bdr.join_progress, bdr.join_table_progress, bdr.part_progress,
 	bdr.node_replication_rates, bdr.group_slot_retention, bdr.missing_changes, bdr.conflict_history_summary,
 	bdr.node_conflict_resolvers, bdr.node_log_config, bdr.stat_conflicts, bdr.tables, bdr.sequences,
-	bdr.sequence_alloc TO bdr_read_all_stats;
+	bdr.sequence_alloc, bdr.global_locks, bdr.global_lock, bdr.ddl_epoch TO bdr_read_all_stats;
 GRANT EXECUTE ON FUNCTION bdr.bdr_edition(), bdr.bdr_version(), bdr.bdr_version_num(), bdr.peer_state_name(oid),
 	bdr.show_subscription_status(), bdr.show_workers(), bdr.show_conflict_stats(), bdr.internal_conflict_types(),
 	bdr.internal_mask_dsn(text),
 	bdr.internal_object_name(text, text, text, text, text), bdr.local_group_slot_name(), bdr.node_health(),
 	bdr.is_node_connected(name), bdr.is_node_ready(name, interval) TO bdr_read_all_stats;
-GRANT EXECUTE ON FUNCTION bdr.wait_slot_confirm_lsn(text, pg_lsn), bdr.local_group_slot_name(),
+GRANT EXECUTE ON FUNCTION bdr.wait_slot_confirm_lsn(text, pg_lsn), bdr.local_group_slot_name(), bdr.global_lock_table(regclass),
 	bdr.create_conflict_trigger(text, text[], regclass, regprocedure, text[]),
 	bdr.create_transform_trigger(text, text[], regclass, regprocedure, text[]), bdr.drop_trigger(text, regclass, boolean),
 	bdr.ri_fkey_trigger(), bdr.ri_fkey_on_del_trigger(),

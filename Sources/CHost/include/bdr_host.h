@@ -102,6 +102,8 @@ enum { BDR_REMOTE_ERROR = 1 };
 int32_t bdr_host_conn_open(const char *dsn, int32_t noptions, const char *const *keywords, const char *const *values,
 						   int32_t timeout_ms, BdrConn **conn);
 void bdr_host_conn_close(BdrConn *conn);
+/* Sends a last statement and closes without waiting long for its answer. Never fails. */
+void bdr_host_conn_abandon(BdrConn *conn, const char *sql);
 /* Last error of the connection: message without trailing newline, SQLSTATE ("08006" for a lost connection), detail and hint ("" when none). */
 const char *bdr_host_conn_message(const BdrConn *conn);
 const char *bdr_host_conn_sqlstate(const BdrConn *conn);
@@ -176,11 +178,12 @@ int64_t bdr_host_start_time(void);				/* of the postmaster, µs since 2000 */
 int32_t bdr_host_encoding(void);
 const char *bdr_host_encoding_name(void);
 uint32_t bdr_host_random(void);
+int32_t bdr_host_pid(void);
 
 /* ---- workers (workers.c) -------------------------------------------------------------------------------------- */
 
 enum { BDR_ROLE_MANAGER = 1, BDR_ROLE_APPLY = 2, BDR_ROLE_JOIN = 3, BDR_ROLE_GROUP = 4, BDR_ROLE_RECOVER = 5,
-	BDR_ROLE_SEQUENCE = 6 };
+	   BDR_ROLE_SEQUENCE = 6, BDR_ROLE_LOCK = 7 };
 
 typedef struct BdrWorkerInfo
 {
@@ -200,6 +203,8 @@ int32_t bdr_host_worker_info(int32_t role, uint32_t peer, BdrWorkerInfo *info);
 int32_t bdr_host_worker_start(int32_t role, uint32_t peer, const char *name);
 /* Asks one to stop (SIGTERM). */
 int32_t bdr_host_worker_stop(int32_t role, uint32_t peer);
+/* Has one look at once. */
+int32_t bdr_host_worker_wake(int32_t role, uint32_t peer);
 /* Forgets counters and last error of a worker that does not run (its peer has left). */
 int32_t bdr_host_worker_forget(int32_t role, uint32_t peer);
 /* Peers (node ids) for which this database has apply worker entries. Returns the count. */
@@ -249,6 +254,37 @@ typedef struct BdrDdl {
  * Whatever is open of relations is closed before. */
 int32_t bdr_host_ddl(const BdrDdl *ddl, const uint8_t *content, size_t length);
 
+/* ---- global locks (host_locks.c) ------------------------------------------------------------------------------ */
+
+/* Who is there: a transaction that has asked for a global lock, a session that asked for another node's; whoever decides about
+ * votes; and, with a number of their own each, transactions of this node that want the same lock. */
+enum { BDR_TOKEN_HOLDER = 1, BDR_TOKEN_SESSION = 2, BDR_TOKEN_VOTE = 3, BDR_TOKEN_DDL = 4, BDR_TOKEN_TABLE = 5,
+	   BDR_TOKEN_KEY = 6, BDR_TOKEN_PAIR = 7 };
+/* Waits for it. SESSION: until the session ends, others until the whole transaction does. */
+int32_t bdr_host_token_take(int32_t kind, int64_t id);
+int32_t bdr_host_token_taken(int32_t kind, int64_t id, bool *taken);
+
+enum { BDR_LOCK_DDL = 1, BDR_LOCK_DML = 2, BDR_LOCK_ADVISORY = 3 };
+
+typedef struct BdrLockRequest {
+	int64_t id;
+	int32_t kind;
+	uint32_t relid;				/* DML */
+	const char *schema;
+	const char *relation;
+	int64_t key;				/* advisory */
+	bool key_is_pair;			/* it is two numbers */
+	const char *statement;
+	int32_t timeout;			/* ms, 0: none */
+} BdrLockRequest;
+
+enum { BDR_LOCK_NOT_YET = 1, BDR_LOCK_NO_TABLE = 2 };
+
+/* In a lock worker, outside of transactions. Locks a table against all but readers, and the apply workers, with a deadline. */
+int32_t bdr_host_lock_worker_begin(void);
+int32_t bdr_host_table_lock(const char *schema, const char *name, uint32_t origin, int32_t wait_ms, uint32_t *relid);
+/* BDR_LOCK_NOT_YET while apply workers write in spite of it. */
+int32_t bdr_host_table_unlock(uint32_t relid);
 /* ---- writers of transactions in progress (stream_writer.c) ----------------------------------------------------- */
 
 typedef struct BdrWriter BdrWriter;
