@@ -8,6 +8,7 @@
 #   make demo-stop        stops and removes what `make demo` or `make demo-ha` started
 #   make check            installs what is missing, builds and runs all tests
 #   make bench            compares with native logical replication (BENCH_OPTS='--quick'; bench/run --help lists them)
+#   make reference        writes docs/reference.md from the catalog of what is built
 #   make check-swift | check-counts | check-regress | check-tap [TESTS='001_walk 008_crash']
 #
 # PG_CONFIG=… chooses another server, CC=clang another C compiler, BUILD=… another folder for what is built.
@@ -23,7 +24,7 @@ export PG_CONFIG BUILD
 
 MODULE_TARGETS = all installdirs bdr.so bdrctl install-bdrctl
 
-.PHONY: install uninstall $(MODULE_TARGETS) clean dependencies demo demo-ha demo-stop bench check check-swift check-counts check-regress check-tap
+.PHONY: install uninstall $(MODULE_TARGETS) clean dependencies demo demo-ha demo-stop bench reference check check-swift check-counts check-regress check-tap
 .DEFAULT_GOAL := all
 
 $(MODULE_TARGETS):
@@ -55,6 +56,9 @@ bench:
 	@scripts/install-dependencies bench
 	@$(MAKE) --no-print-directory all
 	@bench/run $(BENCH_OPTS)
+
+reference: all
+	@scripts/reference
 
 check check-swift check-counts check-regress check-tap:
 	@scripts/install-dependencies check

@@ -919,6 +919,7 @@ COMMENT ON VIEW bdr.crdt_handlers IS 'types whose columns are merged, and by whi
 -- ---------------------------------------------------------------------------------------------------------------------
 
 CREATE TYPE bdr.trigger_type AS ENUM ('CONFLICT', 'TRANSFORM');
+COMMENT ON TYPE bdr.trigger_type IS 'kinds of stream triggers, as bdr.trigger shows them';
 
 CREATE FUNCTION bdr.create_conflict_trigger(trigger_name text, events text[], relation regclass, function regprocedure,
 	args text[] DEFAULT '{}') RETURNS void
