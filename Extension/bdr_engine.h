@@ -89,6 +89,8 @@ extern int32_t bdr_engine_alter_conflict_resolver(const char *node_name, const c
 extern int32_t bdr_engine_alter_conflict_log(const char *node_name, bool to_file, bool to_table, const char *const *types,
 											 const char *const *resolutions);
 extern int32_t bdr_engine_conflict_types(BdrSqlResult **result);
+/* Asks all nodes of the group a question (Nodes/GroupViews.swift). */
+extern int32_t bdr_engine_group_rows(const char *what, BdrSqlResult **result);
 extern int32_t bdr_engine_state_name(uint32_t state, char **result);
 
 /* Conflict-free values (Types/CRDTFunctions.swift). type: 1 gcounter, 2 gsum, 3 pncounter, 4 pnsum. A state and a numeric (in

@@ -69,6 +69,15 @@
 #define bdr_slot_acquire(name) ReplicationSlotAcquire((name), true)
 #endif
 
+/* How long reading and writing shared buffers took. */
+#if PG_VERSION_NUM >= 170000
+#define bdr_blk_read_time shared_blk_read_time
+#define bdr_blk_write_time shared_blk_write_time
+#else
+#define bdr_blk_read_time blk_read_time
+#define bdr_blk_write_time blk_write_time
+#endif
+
 /* Memory for what a check hook hands to the assign hook. */
 #if PG_VERSION_NUM >= 160000
 #define bdr_guc_malloc(size) guc_malloc(LOG, (size))

@@ -13,6 +13,7 @@
  * domains) runs as the owner of the table in a security-restricted operation.
  */
 #include "bdr.h"
+#include "apply_stats.h"
 
 #include "access/commit_ts.h"
 #include "access/detoast.h"
@@ -1098,6 +1099,8 @@ bdr_host_executor_close(void)
 int32_t
 bdr_host_rel_use(BdrRel *rel, BdrRelationInfo *info)
 {
+	BdrTiming	timing;
+
 	HOST_BEGIN();
 	AcceptInvalidationMessages();
 	if (rel->target == NULL)
@@ -1109,7 +1112,11 @@ bdr_host_rel_use(BdrRel *rel, BdrRelationInfo *info)
 				MapRelation(rel);
 			if (rel->info.status == BDR_REL_MISSING || rel->info.status == BDR_REL_WRONG_KIND)
 				break;
+			timing.on = bdr_measures_relations && bdr_track_apply_lock_timing;
+			if (timing.on)
+				bdr_timing_start(&timing);
 			LockRelationOid(rel->oid, RowExclusiveLock);
+			bdr_lock_timing_add(&timing, rel->oid);
 			if (rel->valid)
 				break;
 			if (tries > 100)
@@ -1804,7 +1811,10 @@ LocateIn(Target *target, Leaf *leaf, TupleTableSlot *search, BdrFound *found)
 int32_t
 bdr_host_find(BdrRel *rel, const BdrRow *row, BdrFound *found)
 {
+	BdrTiming	timing;
+
 	memset(found, 0, sizeof(*found));
+	bdr_timing_begin(&timing);
 	HOST_BEGIN();
 	{
 		Target	   *target = UseTarget(rel);
@@ -1851,6 +1861,7 @@ bdr_host_find(BdrRel *rel, const BdrRow *row, BdrFound *found)
 		MemoryContextSwitchTo(old);
 		BecomeOurselves(&saved);
 	}
+	bdr_timing_end(&timing, rel->oid, BDR_COUNT_UPDATE, 0);
 	HOST_END();
 	return BDR_OK;
 }
@@ -1890,8 +1901,10 @@ int32_t
 bdr_host_insert(BdrRel *rel, const BdrRow *row, bool despite_stamps, BdrFound *found)
 {
 	volatile int32_t outcome = BDR_DONE;
+	BdrTiming	timing;
 
 	memset(found, 0, sizeof(*found));
+	bdr_timing_begin(&timing);
 	HOST_BEGIN();
 	{
 		Target	   *target = UseTarget(rel);
@@ -1961,6 +1974,7 @@ bdr_host_insert(BdrRel *rel, const BdrRow *row, bool despite_stamps, BdrFound *f
 		MemoryContextSwitchTo(old);
 		BecomeOurselves(&saved);
 	}
+	bdr_timing_end(&timing, rel->oid, BDR_COUNT_INSERT, outcome == BDR_DONE ? 1 : 0);
 	HOST_END();
 	return outcome;
 }
@@ -2423,8 +2437,10 @@ int32_t
 bdr_host_update_found(BdrRel *rel, const BdrRow *row, BdrFound *found)
 {
 	volatile int32_t outcome = BDR_DONE;
+	BdrTiming	timing;
 
 	memset(found, 0, sizeof(*found));
+	bdr_timing_begin(&timing);
 	HOST_BEGIN();
 	{
 		Target	   *target = UseTarget(rel);
@@ -2524,6 +2540,7 @@ bdr_host_update_found(BdrRel *rel, const BdrRow *row, BdrFound *found)
 		MemoryContextSwitchTo(old);
 		BecomeOurselves(&saved);
 	}
+	bdr_timing_end(&timing, rel->oid, BDR_COUNT_UPDATE, outcome == BDR_DONE ? 1 : 0);
 	HOST_END();
 	return outcome;
 }
@@ -2532,7 +2549,9 @@ int32_t
 bdr_host_delete_found(BdrRel *rel)
 {
 	volatile int32_t outcome = BDR_DONE;
+	BdrTiming	timing;
 
+	bdr_timing_begin(&timing);
 	HOST_BEGIN();
 	{
 		Target	   *target = UseTarget(rel);
@@ -2547,6 +2566,7 @@ bdr_host_delete_found(BdrRel *rel)
 		leaf->is_found = false;
 		BecomeOurselves(&saved);
 	}
+	bdr_timing_end(&timing, rel->oid, BDR_COUNT_DELETE, outcome == BDR_DONE ? 1 : 0);
 	HOST_END();
 	return outcome;
 }
@@ -2559,8 +2579,10 @@ int32_t
 bdr_host_insert_batch(BdrRel *rel, const BdrRow *rows, int32_t n, int32_t *done)
 {
 	volatile int32_t outcome = BDR_DONE;
+	BdrTiming	timing;
 
 	*done = 0;
+	bdr_timing_begin(&timing);
 	HOST_BEGIN();
 	{
 		Target	   *target = UseTarget(rel);
@@ -2669,6 +2691,7 @@ bdr_host_insert_batch(BdrRel *rel, const BdrRow *rows, int32_t n, int32_t *done)
 			PG_END_TRY();
 		}
 	}
+	bdr_timing_end(&timing, rel->oid, BDR_COUNT_INSERT, *done);
 	HOST_END();
 	return outcome;
 }
@@ -2776,6 +2799,9 @@ AddTruncated(Oid oid, List **relations, List **oids, List **logged)
 int32_t
 bdr_host_truncate(BdrRel *const *rels, int32_t n, bool cascade, bool restart_identity)
 {
+	BdrTiming	timing;
+
+	bdr_timing_begin(&timing);
 	HOST_BEGIN();
 	{
 		List	   *relations = NIL,
@@ -2824,6 +2850,14 @@ bdr_host_truncate(BdrRel *const *rels, int32_t n, bool cascade, bool restart_ide
 		foreach(cell, relations)
 			table_close((Relation) lfirst(cell), NoLock);
 		CommandCounterIncrement();
+	}
+	/* they are truncated together: each counts, and the time of all goes to the first */
+	for (int i = 0; i < n && timing.on; i++)
+	{
+		if (rels[i]->info.status == BDR_REL_MISSING)
+			continue;
+		bdr_timing_end(&timing, rels[i]->oid, BDR_COUNT_TRUNCATE, 1);
+		bdr_timing_start(&timing);
 	}
 	HOST_END();
 	return BDR_OK;

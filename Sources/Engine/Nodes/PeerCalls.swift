@@ -65,6 +65,7 @@ enum PeerCall: String {
     case noteMissing = "note_missing"
     case forgetOrigin = "forget_origin"
     case conflictSettings = "conflict_settings"
+    case groupRows = "group_rows"
 
     /// Asks a node.
     @discardableResult
@@ -173,6 +174,7 @@ enum PeerCall: String {
             return try Recovery.noteMissing(argument(0), argument(1), after: argument(2), upTo: argument(3))
         case .forgetOrigin: return try Recovery.forget(argument(0))
         case .conflictSettings: return try ConflictSettings.describe()
+        case .groupRows: return try GroupViews.answer(argument(0))
         case .release:
             try Self.release(argument(0))
             return try Self.nothing()
