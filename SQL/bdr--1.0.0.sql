@@ -1690,3 +1690,28 @@ GRANT EXECUTE ON FUNCTION pg_catalog.pg_replication_origin_create(text), pg_cata
 	pg_catalog.pg_replication_origin_session_progress(boolean),
 	pg_catalog.pg_replication_origin_xact_setup(pg_lsn, timestamptz), pg_catalog.pg_replication_origin_xact_reset()
 	TO bdr_superuser;
+
+-- Nor do they need to be superusers to set what is bdr's, to write what a join copies without triggers, or to keep connection
+-- strings out of a log of statements. Parameters belong to the
+-- server: another database may be granting the same at this moment.
+DO LANGUAGE plpgsql $settings$
+DECLARE
+	parameter text;
+BEGIN
+	FOR parameter IN SELECT s.name FROM pg_catalog.pg_settings s
+		WHERE pg_catalog.starts_with(s.name, 'bdr.') AND s.context = 'superuser'
+		UNION ALL VALUES ('session_replication_role'), ('log_parameter_max_length')
+	LOOP
+		FOR attempt IN 1 .. 10 LOOP
+			BEGIN
+				IF NOT pg_catalog.has_parameter_privilege('bdr_superuser', parameter, 'SET') THEN
+					EXECUTE pg_catalog.format('GRANT SET ON PARAMETER %s TO bdr_superuser', parameter);
+				END IF;
+				EXIT;
+			EXCEPTION WHEN unique_violation OR internal_error THEN
+				NULL;
+			END;
+		END LOOP;
+	END LOOP;
+END
+$settings$;

@@ -161,6 +161,8 @@ void bdr_host_free(void *memory);
 char *bdr_host_copy_text(const char *text);
 /* A path for a temporary file that the server removes by itself at its next start. */
 int32_t bdr_host_temp_path(const char *suffix, char *buffer, size_t size);
+/* Makes a file that only this user can read. */
+int32_t bdr_host_write_file(const char *path, const char *text);
 int32_t bdr_host_remove_file(const char *path);
 
 /* ---- this server and database --------------------------------------------------------------------------------- */

@@ -67,9 +67,26 @@ enum PeerCall: String {
     case conflictSettings = "conflict_settings"
     case groupRows = "group_rows"
 
+    /// Arguments contain a connection string, which may contain a password.
+    private var hasSecrets: Bool {
+        switch self {
+        case .checkBack, .beginJoin, .reserve: true
+        default: false
+        }
+    }
+
     /// Asks a node.
     @discardableResult
     func ask(_ connection: Connection, _ arguments: [String?] = []) throws -> Rows {
+        if self.hasSecrets {
+            // a server that logs statements would log the arguments, too
+            try connection.query(
+                """
+                SELECT pg_catalog.set_config('log_parameter_max_length_on_error', '0', false),
+                       CASE WHEN pg_catalog.has_parameter_privilege('log_parameter_max_length', 'SET')
+                            THEN pg_catalog.set_config('log_parameter_max_length', '0', false) END
+                """)
+        }
         let list = (0..<arguments.count).map { "$\($0 + 2)" }.joined(separator: ", ")
         return try connection.query(
             "SELECT * FROM bdr.internal_peer_call($1, VARIADIC ARRAY[\(list)]::pg_catalog.text[])",
