@@ -109,6 +109,7 @@ static HTAB *relations = NULL;
 static SubscriptionEntry *mine = NULL;
 static HTAB *pending = NULL;
 static bool in_transaction = false;
+static bool is_writer = false;	/* of transactions in progress, whose time is that of their origin */
 static BufferUsage usage_at_begin;
 static instr_time begun;
 
@@ -322,30 +323,47 @@ ForgetPending(void)
 
 /* ---- an apply worker ------------------------------------------------------------------------------------------ */
 
-void
-bdr_host_stats_connected(uint32_t peer, uint64_t start_lsn)
+/* The entry of a peer's subscription; NULL when there is none, and no room for one. */
+static SubscriptionEntry *
+FindSubscription(uint32 peer)
 {
 	SubscriptionKey key;
+	SubscriptionEntry *entry;
 	bool		found;
 
-	if (stats == NULL || !bdr_is_worker())
-		return;
 	memset(&key, 0, sizeof(key));
 	key.database = MyDatabaseId;
 	key.peer = peer;
 	LWLockAcquire(stats->lock, LW_EXCLUSIVE);
-	mine = hash_search(subscriptions, &key, HASH_FIND, &found);
+	entry = hash_search(subscriptions, &key, HASH_FIND, &found);
 	if (!found && hash_get_num_entries(subscriptions) < MAX_SUBSCRIPTIONS)
 	{
-		mine = hash_search(subscriptions, &key, HASH_ENTER_NULL, NULL);
-		if (mine)
+		entry = hash_search(subscriptions, &key, HASH_ENTER_NULL, NULL);
+		if (entry)
 		{
-			memset((char *) mine + sizeof(SubscriptionKey), 0, sizeof(SubscriptionEntry) - sizeof(SubscriptionKey));
-			SpinLockInit(&mine->mutex);
-			mine->reset_at = GetCurrentTimestamp();
+			memset((char *) entry + sizeof(SubscriptionKey), 0, sizeof(SubscriptionEntry) - sizeof(SubscriptionKey));
+			SpinLockInit(&entry->mutex);
+			entry->reset_at = GetCurrentTimestamp();
 		}
 	}
 	LWLockRelease(stats->lock);
+	return entry;
+}
+
+void
+bdr_apply_stats_writer(uint32 peer)
+{
+	mine = stats ? FindSubscription(peer) : NULL;
+	is_writer = true;
+	bdr_measures_relations = bdr_track_relation_apply && mine != NULL;
+}
+
+void
+bdr_host_stats_connected(uint32_t peer, uint64_t start_lsn)
+{
+	if (stats == NULL || !bdr_is_worker())
+		return;
+	mine = FindSubscription(peer);
 	if (mine)
 	{
 		SpinLockAcquire(&mine->mutex);
@@ -368,6 +386,7 @@ bdr_apply_stats_begin(void)
 {
 	if (mine == NULL)
 		return;
+	ForgetPending();
 	in_transaction = true;
 	if (bdr_track_subscription_apply)
 	{
@@ -392,9 +411,12 @@ bdr_apply_stats_commit(void)
 		memset(&cost, 0, sizeof(cost));
 		AddCost(&cost, &usage_at_begin);
 		SpinLockAcquire(&mine->mutex);
-		mine->commits++;
 		mine->current_commits++;
-		mine->time += time;
+		if (!is_writer)
+		{
+			mine->commits++;
+			mine->time += time;
+		}
 		mine->cost.hit += cost.hit;
 		mine->cost.read += cost.read;
 		mine->cost.dirtied += cost.dirtied;
@@ -462,14 +484,17 @@ bdr_apply_stats_error(int sqlerrcode)
 
 /* A transaction of the peer was passed over, because somebody wanted that. */
 void
-bdr_host_stats_skipped(void)
+bdr_host_stats_skipped(uint32_t peer)
 {
-	if (mine == NULL)
+	SubscriptionEntry *entry = stats ? FindSubscription(peer) : NULL;
+
+	if (entry == NULL)
 		return;
-	SpinLockAcquire(&mine->mutex);
-	mine->skipped++;
-	mine->aborted = false;
-	SpinLockRelease(&mine->mutex);
+	SpinLockAcquire(&entry->mutex);
+	entry->skipped++;
+	entry->aborted = false;
+	entry->retries_at_same = 0;
+	SpinLockRelease(&entry->mutex);
 }
 
 /* ---- shown ---------------------------------------------------------------------------------------------------- */
@@ -533,7 +558,7 @@ bdr_get_subscription_stats(PG_FUNCTION_ARGS)
 		values[n++] = Since(counters[BDR_COUNT_UPDATE], entry->base[BDR_COUNT_UPDATE]);
 		values[n++] = Since(counters[BDR_COUNT_DELETE], entry->base[BDR_COUNT_DELETE]);
 		values[n++] = Since(counters[BDR_COUNT_TRUNCATE], entry->base[BDR_COUNT_TRUNCATE]);
-		values[n++] = Int64GetDatum(0);	/* DDL */
+		values[n++] = Since(counters[BDR_COUNT_DDL], entry->base[BDR_COUNT_DDL]);
 		values[n++] = Int64GetDatum((int64) entry->deadlocks);
 		values[n++] = Int64GetDatum((int64) entry->retries);
 		values[n++] = Int64GetDatum(entry->cost.hit);

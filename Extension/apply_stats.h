@@ -49,5 +49,7 @@ extern void bdr_apply_stats_forget(Oid database);
 extern void bdr_apply_stats_begin(void);
 extern void bdr_apply_stats_commit(void);
 extern void bdr_apply_stats_error(int sqlerrcode);
+/* this process applies transactions in progress for the apply worker of a peer */
+extern void bdr_apply_stats_writer(uint32 peer);
 
 #endif

@@ -7,6 +7,8 @@
 #include "bdr.h"
 #include "apply_stats.h"
 #include "session_values.h"
+#include "ddl.h"
+#include "sequences.h"
 
 #include <limits.h>
 
@@ -19,8 +21,6 @@
 
 PG_MODULE_MAGIC;
 
-#define BDR_SUPERUSER_ROLE "bdr_superuser"
-
 int			bdr_min_worker_backoff_delay = 1000;
 int			bdr_max_worker_backoff_delay = 60000;
 int			bdr_synchronous_commit = SYNCHRONOUS_COMMIT_OFF;
@@ -31,6 +31,9 @@ int			bdr_maximum_clock_skew_action;
 int			bdr_row_stamp_keep_size = 1024;
 int			bdr_max_sync_workers = 4;
 int			bdr_decoding_work_mem = 262144;
+int			bdr_default_streaming_mode = 0;
+int			bdr_streaming_work_mem = 16384;
+int			bdr_writers_per_subscription = 2;
 int			bdr_max_databases = 64;
 bool		bdr_accept_connections = true;
 bool		bdr_internal_session = false;
@@ -55,6 +58,22 @@ enum
 static const struct config_enum_entry clock_actions[] = {
 	{"wait", CLOCK_WAIT, false},
 	{"warn", CLOCK_WARN, false},
+	{NULL, 0, false}
+};
+
+enum { BDR_STREAMING_AUTO, BDR_STREAMING_WRITER, BDR_STREAMING_OFF };
+static const struct config_enum_entry streaming_modes[] = {
+	{"auto", BDR_STREAMING_AUTO, false},
+	{"writer", BDR_STREAMING_WRITER, false},
+	{"off", BDR_STREAMING_OFF, false},
+	{NULL, 0, false}
+};
+static const struct config_enum_entry sequence_kinds[] = {
+	{"local", BDR_DEFAULT_LOCAL, false},
+	{"snowflakeid", BDR_DEFAULT_SNOWFLAKEID, false},
+	{"timeshard", BDR_DEFAULT_TIMESHARD, false},
+	{"galloc", BDR_DEFAULT_GALLOC, false},
+	{"distributed", BDR_DEFAULT_DISTRIBUTED, false},
 	{NULL, 0, false}
 };
 
@@ -101,6 +120,19 @@ CheckDecodingWorkMem(int *value, void **extra, GucSource source)
 	return true;
 }
 
+bool
+bdr_may_administer(void)
+{
+	Oid			role;
+
+	if (!IsTransactionState())
+		return false;
+	if (superuser())
+		return true;
+	role = get_role_oid(BDR_SUPERUSER_ROLE, true);
+	return OidIsValid(role) && has_privs_of_role(GetUserId(), role);
+}
+
 /*
  * bdr.internal_session lifts the refusal of writes on a joining node, so only those may turn it on who could break the
  * node anyway. A source below a client's is C code of ours.
@@ -108,18 +140,10 @@ CheckDecodingWorkMem(int *value, void **extra, GucSource source)
 static bool
 CheckInternalSession(bool *value, void **extra, GucSource source)
 {
-	Oid			role;
-
 	if (!*value || source < PGC_S_GLOBAL || source == PGC_S_OVERRIDE || InitializingParallelWorker)
 		return true;
-	if (IsTransactionState())
-	{
-		if (superuser())
-			return true;
-		role = get_role_oid(BDR_SUPERUSER_ROLE, true);
-		if (OidIsValid(role) && has_privs_of_role(GetUserId(), role))
-			return true;
-	}
+	if (bdr_may_administer())
+		return true;
 	GUC_check_errcode(ERRCODE_INSUFFICIENT_PRIVILEGE);
 	GUC_check_errmsg("permission denied to set parameter \"%s\"", "bdr.internal_session");
 	GUC_check_errdetail("Only superusers and members of %s may set it.", BDR_SUPERUSER_ROLE);
@@ -163,6 +187,34 @@ DefineSettings(void)
 							 PGC_SUSET,
 							 0,
 							 NULL, NULL, NULL);
+	DefineCustomEnumVariable("bdr.default_streaming_mode",
+							 "Sets whether this node applies large transactions while they are still in progress on their origin.",
+							 "auto and writer: yes, by processes of their own (see bdr.writers_per_subscription). off: when they "
+							 "are committed.",
+							 &bdr_default_streaming_mode,
+							 BDR_STREAMING_AUTO,
+							 streaming_modes,
+							 PGC_SIGHUP,
+							 0,
+							 NULL, NULL, NULL);
+	DefineCustomIntVariable("bdr.streaming_work_mem",
+							"Sets how large a transaction in progress has to be to be streamed.",
+							"Memory that it takes for decoding on its origin. It takes the place of bdr.decoding_work_mem where "
+							"transactions are streamed.",
+							&bdr_streaming_work_mem,
+							16384, 64, MAX_KILOBYTES,
+							PGC_SIGHUP,
+							GUC_UNIT_KB,
+							NULL, NULL, NULL);
+	DefineCustomIntVariable("bdr.writers_per_subscription",
+							"Sets how many transactions in progress of one origin are applied at the same time.",
+							"Each takes a worker process (max_worker_processes) while it lasts. Further ones are applied when "
+							"they are committed.",
+							&bdr_writers_per_subscription,
+							2, 1, 64,
+							PGC_SIGHUP,
+							0,
+							NULL, NULL, NULL);
 	DefineCustomIntVariable("bdr.decoding_work_mem",
 							"Sets the memory that this node asks each origin to use for decoding its changes.",
 							"It takes the place of logical_decoding_work_mem on the connections that this node opens to its "
@@ -257,6 +309,15 @@ DefineSettings(void)
 							 PGC_USERSET,
 							 GUC_NOT_IN_SAMPLE | GUC_NO_SHOW_ALL | GUC_DISALLOW_IN_FILE,
 							 CheckInternalSession, NULL, NULL);
+	DefineCustomEnumVariable("bdr.default_sequence_kind",
+							 "Sets the kind of sequences that are created in a node's database.",
+							 "By CREATE SEQUENCE, serial types and identity columns. distributed: snowflakeid for bigint, galloc "
+							 "for integer and smallint.",
+							 &bdr_default_sequence_kind,
+							 BDR_DEFAULT_DISTRIBUTED, sequence_kinds,
+							 PGC_USERSET,
+							 0,
+							 NULL, NULL, NULL);
 	DefineCustomBoolVariable("bdr.crdt_raw_value",
 							 "Shows the whole state of conflict-free values instead of the number they stand for.",
 							 "It changes how columns of such types are written, and nothing else.",
@@ -310,6 +371,7 @@ DefineSettings(void)
 							   PGC_SIGHUP,
 							   GUC_NOT_IN_SAMPLE,
 							   NULL, NULL, NULL);
+	bdr_ddl_define_settings();
 	if (process_shared_preload_libraries_in_progress)
 	{
 		DefineCustomIntVariable("bdr.max_databases",
@@ -336,6 +398,8 @@ _PG_init(void)
 	/* pg_upgrade's server runs no worker and must be able to write everywhere */
 	if (!IsBinaryUpgrade)
 	{
+		/* first: the hooks that judge statements then come before it */
+		bdr_sequence_plans_init();
 		bdr_hooks_init();
 		bdr_dropped_tables_init();
 	}

@@ -28,6 +28,7 @@
 #define BDR_EXTENSION "bdr"
 #define BDR_SCHEMA "bdr"
 #define BDR_PLUGIN "bdr"
+#define BDR_SUPERUSER_ROLE "bdr_superuser"
 
 /*
  * The error boundary. A host function called from Swift has the form
@@ -76,7 +77,9 @@ extern void bdr_discard_error(void);
 			bdr_rethrow(); \
 	} while (0)
 
-/* bdr.c: settings */
+/* bdr.c: whether the current user is a superuser, or a member of bdr_superuser; false outside of a transaction */
+extern bool bdr_may_administer(void);
+/* settings */
 extern int	bdr_min_worker_backoff_delay;
 extern int	bdr_max_worker_backoff_delay;
 extern int	bdr_synchronous_commit;
@@ -160,6 +163,8 @@ extern XLogRecPtr bdr_wal_end(void);
 
 /* host_executor.c: closes what the applying transaction opened; commit = false after an error */
 extern void bdr_executor_end_transaction(bool commit);
+/* closes what is open, for a command that can't have it so; what was written is visible */
+extern void bdr_executor_close(void);
 
 /* What host_conflict.c shows of a relation, the row that was located last and the one that was written last. */
 struct TupleTableSlot;
@@ -225,6 +230,10 @@ extern void bdr_hooks_init(void);
 extern bool bdr_gate_exempt(bool on);
 /* The id of this database's node while it is in a group, else 0. */
 extern uint32 bdr_local_node_id(void);
+/* whether this database is a node that takes part in its group in full */
+extern bool bdr_node_is_active(void);
+/* whether what is in a schema concerns other nodes: not the server's own, ours, and temporary ones */
+extern bool bdr_is_user_namespace(Oid namespace);
 
 /* host_slot.c: asks those who hold a bdr slot of a database to let go; returns how many hold one */
 extern int	bdr_terminate_slot_holders(Oid database);
@@ -241,6 +250,17 @@ extern bool bdr_standby_has(XLogRecPtr lsn, long waited);
 extern void bdr_dropped_tables_init(void);
 
 /* sent_positions.c: what was sent on the slot that this process holds */
+extern void bdr_wake_wal_writer(void);
+extern int	bdr_worker_entry(void);
+extern void bdr_writer_signals(void);
+extern void bdr_writer_connect(int entry, Oid database);
+extern void bdr_set_stream_origin(uint16 origin);
+extern PGDLLEXPORT void bdr_writer_main(Datum arg);
+struct XLogReaderState;
+extern void bdr_send_batch_start(struct XLogReaderState *xlog_reader);
+extern void bdr_send_batch_writing(bool is_writing);
+extern void bdr_send_batch_flush(void);
+
 extern Size bdr_sent_shmem_size(void);
 extern void bdr_sent_shmem_startup(void);
 extern void bdr_sent_forget(void);

@@ -15,6 +15,16 @@ extern int32_t bdr_engine_boundary_test(const char *what, int64_t repetitions);
 extern int32_t bdr_engine_output_startup(const BdrOption *options, int32_t noptions, bool is_init, void *output,
 										 void **encoder);
 extern void bdr_engine_output_free(void *encoder);
+/* Whether the peer takes transactions in pieces while they are in progress. */
+extern bool bdr_engine_output_streams(void *encoder);
+/* A piece of such a transaction; changes are given as in others. Nothing is written if it has none. */
+extern int32_t bdr_engine_output_stream_start(void *encoder, uint32_t xid);
+extern int32_t bdr_engine_output_subtransaction(void *encoder, uint32_t subxid);
+extern int32_t bdr_engine_output_stream_stop(void *encoder);
+/* Its end, if anything of it was written. */
+extern int32_t bdr_engine_output_stream_abort(void *encoder, uint32_t xid, uint32_t subxid);
+extern int32_t bdr_engine_output_stream_commit(void *encoder, uint32_t xid, uint64_t commit_lsn, uint64_t end_lsn,
+											   int64_t commit_time);
 /* True when changes that were first committed elsewhere (origin != 0) are wanted; read once after startup. */
 /* The only origin whose transactions are wanted, 0: those of this node. */
 extern uint16_t bdr_engine_output_forward_origin(void *encoder);
@@ -54,6 +64,7 @@ extern int32_t bdr_engine_fetch_begin(const char *snapshot);
 extern int32_t bdr_engine_fetch_table(const char *table, int64_t first_block, int64_t end_block);
 extern int32_t bdr_engine_fetch_next(uint64_t *rows, uint64_t *bytes);
 extern int32_t bdr_engine_promote_node(bool wait_for_completion);
+extern int32_t bdr_engine_writer_main(uint32_t peer);
 extern int32_t bdr_engine_recover_main(uint32_t peer);
 
 /* Records an error of a worker that has ended its transaction (own transaction inside). */
@@ -91,6 +102,13 @@ extern int32_t bdr_engine_alter_conflict_log(const char *node_name, bool to_file
 extern int32_t bdr_engine_conflict_types(BdrSqlResult **result);
 /* Asks all nodes of the group a question (Nodes/GroupViews.swift). */
 extern int32_t bdr_engine_group_rows(const char *what, BdrSqlResult **result);
+/* names: ended by NULL, NULL for all nodes; group: NULL for any. *result: JSON. */
+extern int32_t bdr_engine_run_on_nodes(const char *const *names, const char *group, const char *query, char **result);
+/* subscription: NULL for the only one there is. */
+extern int32_t bdr_engine_skip_changes(const char *subscription, uint64_t lsn);
+/* The content of a logical message for a statement; goes through bdr_host_crdt_result. settings: names and values in turn, ended
+ * by NULL; sets: ended by NULL. */
+extern int32_t bdr_engine_ddl_encode(const BdrDdl *ddl, void *result);
 extern int32_t bdr_engine_state_name(uint32_t state, char **result);
 
 /* Conflict-free values (Types/CRDTFunctions.swift). type: 1 gcounter, 2 gsum, 3 pncounter, 4 pnsum. A state and a numeric (in
@@ -132,5 +150,29 @@ extern int32_t bdr_engine_columns_resolve(const uint8_t *state, size_t length, b
 extern int32_t bdr_engine_columns_merge(const uint8_t *local, size_t local_length, const uint8_t *remote,
 										size_t remote_length, const uint32_t *columns, int32_t n, uint8_t *later, void *result);
 extern int32_t bdr_engine_columns_text(const uint8_t *state, size_t length, bool json, void *result);
+
+/*
+ * Global sequences (Types/SequenceFunctions.swift). kind: 's' snowflakeid, 't' timeshard. A state is a value without its node;
+ * clock and times are in ms since 1970. These don't fail and may be called under a spinlock.
+ */
+extern int32_t bdr_engine_sequence_step(char kind, uint64_t last, int64_t clock, uint64_t *next);
+extern int64_t bdr_engine_sequence_value(char kind, uint64_t state, int32_t node);
+extern uint64_t bdr_engine_sequence_mark(char kind, int64_t value);
+extern uint64_t bdr_engine_sequence_milliseconds(char kind, uint64_t state);
+extern int64_t bdr_engine_sequence_reservation(char kind, uint64_t milliseconds, int32_t node);
+extern void bdr_engine_sequence_parts(char kind, int64_t value, int64_t *time, int32_t *node, int32_t *counter);
+extern bool bdr_engine_sequence_smallest(char kind, int64_t milliseconds, int64_t *value);
+/* Nodes/SequenceKinds.swift, with a superuser's rights. */
+extern int32_t bdr_engine_sequence_set_kind(uint32_t oid, const char *kind, bool has_start, int64_t start);
+extern int32_t bdr_engine_sequence_made(uint32_t oid, const char *kind);
+extern int32_t bdr_engine_sequence_check_names(void);
+extern int32_t bdr_engine_sequence_check(uint32_t oid);
+/* Nodes/Galloc.swift: gets a range for a value that the sequence has come to, with a superuser's rights; the worker that does so ahead of time. */
+extern int32_t bdr_engine_sequence_obtain(uint32_t oid, int64_t value);
+extern int32_t bdr_engine_sequence_main(void);
+/* UUIDs of 16 bytes, times in us since 2000. */
+extern void bdr_engine_ksuuid_make(int32_t version, int64_t time, uint64_t random, uint8_t *uuid);
+extern bool bdr_engine_ksuuid_time(int32_t version, const uint8_t *uuid, int64_t *time);
+extern int32_t bdr_engine_ksuuid_compare(int32_t version, const uint8_t *left, const uint8_t *right);
 
 #endif

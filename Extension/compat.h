@@ -78,6 +78,15 @@
 #define bdr_blk_write_time blk_write_time
 #endif
 
+/* A logical message; as before 17, its record is flushed with the transaction. */
+#if PG_VERSION_NUM >= 170000
+#define bdr_log_message(prefix, content, length, transactional) \
+	LogLogicalMessage((prefix), (content), (length), (transactional), false)
+#else
+#define bdr_log_message(prefix, content, length, transactional) \
+	LogLogicalMessage((prefix), (content), (length), (transactional))
+#endif
+
 /* Memory for what a check hook hands to the assign hook. */
 #if PG_VERSION_NUM >= 160000
 #define bdr_guc_malloc(size) guc_malloc(LOG, (size))

@@ -170,8 +170,8 @@ bdr_new_table(Node *statement)
 	const RangeVar *name = NULL;
 	ListCell   *cell;
 
-	/* a join creates tables as they are on the node it copies from */
-	if (default_conflict_detection == ROW_ORIGIN || creating_extension || bdr_internal_session)
+	/* a join creates tables as they are on the node it copies from, and what is done here reaches other nodes as DDL */
+	if (default_conflict_detection == ROW_ORIGIN || creating_extension || bdr_internal_session || bdr_is_worker())
 		return none;
 	if (IsA(statement, CreateStmt) && ((CreateStmt *) statement)->ofTypename == NULL)
 	{

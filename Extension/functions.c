@@ -2,6 +2,7 @@
  * functions.c: the SQL functions: take arguments from the server's calling convention, call the engine, give results back.
  */
 #include "bdr.h"
+#include "ddl.h"
 
 #include "access/xact.h"
 #include "catalog/pg_type.h"
@@ -9,8 +10,11 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "storage/latch.h"
+#include "storage/lwlock.h"
+#include "storage/proc.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 #include "utils/guc.h"
 #include "utils/pg_lsn.h"
 #include "utils/resowner.h"
@@ -30,6 +34,11 @@ PG_FUNCTION_INFO_V1(bdr_wait_slot_confirm_lsn);
 PG_FUNCTION_INFO_V1(bdr_wait_for_apply_queue);
 PG_FUNCTION_INFO_V1(bdr_alter_subscription_enable);
 PG_FUNCTION_INFO_V1(bdr_alter_subscription_disable);
+PG_FUNCTION_INFO_V1(bdr_alter_subscription_skip_changes_upto);
+PG_FUNCTION_INFO_V1(bdr_run_on_all_nodes);
+PG_FUNCTION_INFO_V1(bdr_run_on_nodes);
+PG_FUNCTION_INFO_V1(bdr_run_on_group);
+PG_FUNCTION_INFO_V1(bdr_replicate_ddl_command);
 PG_FUNCTION_INFO_V1(bdr_local_group_slot_name);
 PG_FUNCTION_INFO_V1(bdr_request_replay_progress_update);
 PG_FUNCTION_INFO_V1(bdr_promote_node);
@@ -312,6 +321,84 @@ bdr_alter_node_set_log_config(PG_FUNCTION_ARGS)
 											  TextArrayArgument(fcinfo, 3, "conflict_type"),
 											  TextArrayArgument(fcinfo, 4, "conflict_resolution")));
 	PG_RETURN_VOID();
+}
+
+Datum
+bdr_alter_subscription_skip_changes_upto(PG_FUNCTION_ARGS)
+{
+	bdr_require_preload();
+	if (PG_ARGISNULL(1))
+		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("skip_upto_and_including must not be null")));
+	ENGINE_CALL(bdr_engine_skip_changes(TextArgument(fcinfo, 0), PG_GETARG_LSN(1)));
+	PG_RETURN_VOID();
+}
+
+/* Whether those who build an index concurrently wait for the snapshots of this session. The end of the transaction resets it. */
+static void
+IgnoreForIndexes(bool ignore)
+{
+	LWLockAcquire(ProcArrayLock, LW_EXCLUSIVE);
+	if (ignore)
+		MyProc->statusFlags |= PROC_IN_SAFE_IC;
+	else
+		MyProc->statusFlags &= ~PROC_IN_SAFE_IC;
+	ProcGlobal->statusFlags[MyProc->pgxactoff] = MyProc->statusFlags;
+	LWLockRelease(ProcArrayLock);
+}
+
+/* JSON, which the server checks. */
+static Datum
+RunOnNodes(FunctionCallInfo fcinfo, const char *const *names, const char *group, const char *query)
+{
+	char	   *answers = NULL;
+	Datum		answer;
+
+	bdr_require_preload();
+	/* CREATE INDEX CONCURRENTLY on this node would wait for ever for the session that waits for it; plans of this one are made */
+	if (!IsolationUsesXactSnapshot())
+		IgnoreForIndexes(true);
+	ENGINE_CALL(bdr_engine_run_on_nodes(names, group, query, &answers));
+	IgnoreForIndexes(false);
+	answer = EngineText(fcinfo, answers);
+	return DirectFunctionCall1(json_in, CStringGetDatum(TextDatumGetCString(answer)));
+}
+
+Datum
+bdr_run_on_all_nodes(PG_FUNCTION_ARGS)
+{
+	return RunOnNodes(fcinfo, NULL, NULL, TextArgument(fcinfo, 0));
+}
+
+Datum
+bdr_run_on_nodes(PG_FUNCTION_ARGS)
+{
+	const char *none[] = {NULL};
+	const char **names = TextArrayArgument(fcinfo, 0, "node_names");
+
+	return RunOnNodes(fcinfo, names ? names : none, NULL, TextArgument(fcinfo, 1));
+}
+
+Datum
+bdr_run_on_group(PG_FUNCTION_ARGS)
+{
+	char	   *group = TextArgument(fcinfo, 0);
+
+	if (group == NULL)
+		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("node_group_name must not be null")));
+	return RunOnNodes(fcinfo, NULL, group, TextArgument(fcinfo, 1));
+}
+
+Datum
+bdr_replicate_ddl_command(PG_FUNCTION_ARGS)
+{
+	char	   *command = TextArgument(fcinfo, 0);
+
+	bdr_require_preload();
+	if (command == NULL)
+		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("ddl_cmd must not be null")));
+	bdr_ddl_run(command, TextArrayArgument(fcinfo, 1, "replication_sets"), TextArgument(fcinfo, 2),
+				FlagArgument(fcinfo, 3, "execute_locally"));
+	PG_RETURN_BOOL(true);
 }
 
 Datum

@@ -14,6 +14,7 @@
  */
 #include "bdr.h"
 #include "compat.h"
+#include "ddl.h"
 #include "row_stamps.h"
 
 #include "access/htup_details.h"
@@ -217,6 +218,12 @@ bdr_local_node_id(void)
 	return gate->node_state >= STATE_JOIN_START && gate->node_state < STATE_PARTED ? gate->node_id : 0;
 }
 
+bool
+bdr_node_is_active(void)
+{
+	return CurrentGate()->node_state == STATE_ACTIVE;
+}
+
 /* Whether this session may not write now. */
 static bool
 IsRefused(void)
@@ -267,9 +274,8 @@ Refuse(void)
 			 errhint("Wait for the join: SELECT bdr.wait_for_join_completion();")));
 }
 
-/* Whether what is in a schema concerns other nodes. */
-static bool
-IsUserNamespace(Oid namespace)
+bool
+bdr_is_user_namespace(Oid namespace)
 {
 	char	   *name;
 
@@ -291,7 +297,7 @@ IsUserTable(Oid relid)
 		return false;
 	class = (Form_pg_class) GETSTRUCT(tuple);
 	result = (class->relkind == RELKIND_RELATION || class->relkind == RELKIND_PARTITIONED_TABLE) &&
-		class->relpersistence != RELPERSISTENCE_TEMP && IsUserNamespace(class->relnamespace);
+		class->relpersistence != RELPERSISTENCE_TEMP && bdr_is_user_namespace(class->relnamespace);
 	ReleaseSysCache(tuple);
 	/* tables of extensions are theirs, on each node */
 	return result && !OidIsValid(getExtensionOfObject(RelationRelationId, relid));
@@ -321,7 +327,7 @@ IsUserRelation(const RangeVar *name)
 {
 	Oid			relid = RangeVarGetRelid(name, NoLock, true);
 
-	return OidIsValid(relid) && IsUserNamespace(get_rel_namespace(relid));
+	return OidIsValid(relid) && bdr_is_user_namespace(get_rel_namespace(relid));
 }
 
 static bool
@@ -336,7 +342,7 @@ IsUserTableName(const RangeVar *name)
 static bool
 WouldBeUserRelation(const RangeVar *name)
 {
-	return name->relpersistence != RELPERSISTENCE_TEMP && IsUserNamespace(RangeVarGetCreationNamespace(name));
+	return name->relpersistence != RELPERSISTENCE_TEMP && bdr_is_user_namespace(RangeVarGetCreationNamespace(name));
 }
 
 /* An object that is no relation: one that is not said to be in a schema of ours or a temporary one. */
@@ -352,7 +358,7 @@ IsUserObject(List *names)
 	if (strcmp(schema, "pg_temp") == 0)
 		return false;
 	namespace = get_namespace_oid(schema, true);
-	return !OidIsValid(namespace) || IsUserNamespace(namespace);
+	return !OidIsValid(namespace) || bdr_is_user_namespace(namespace);
 }
 
 /* Objects of the server, or of this database alone whatever its node does. */
@@ -1035,6 +1041,8 @@ RunUtility(PlannedStmt *planned, const char *query, bool read_only_tree, Process
 	Utility		utility = {planned, query, read_only_tree, context, parameters, environment, destination,
 	completion};
 	const char *database;
+	BdrDdlFrame frame;
+	BdrNewTable table;
 
 	/* most commands end here; the script of an extension is judged with the command that runs it */
 	if (GetCommandLogLevel(planned->utilityStmt) == LOGSTMT_ALL || !IsTransactionState())
@@ -1047,14 +1055,24 @@ RunUtility(PlannedStmt *planned, const char *query, bool read_only_tree, Process
 
 	database = QuietDatabase(&utility);
 	if (database)
-		RunQuietly(&utility, database);
-	else
 	{
-		BdrNewTable table = bdr_new_table(planned->utilityStmt);
-
-		RunNext(&utility);
-		bdr_new_table_created(&table);
+		RunQuietly(&utility, database);
+		return;
 	}
+	table = bdr_new_table(planned->utilityStmt);
+	PG_TRY();
+	{
+		bdr_ddl_begin(&frame, planned, query, context);
+		RunNext(&utility);
+		bdr_ddl_end(&frame);
+	}
+	PG_FINALLY();
+	{
+		bdr_ddl_pop(&frame);
+	}
+	PG_END_TRY();
+	bdr_new_table_created(&table);
+	bdr_ddl_warn(&frame);
 }
 
 /* Called while shared_preload_libraries are loaded. */
@@ -1066,4 +1084,5 @@ bdr_hooks_init(void)
 	previous_utility = ProcessUtility_hook;
 	ProcessUtility_hook = RunUtility;
 	bdr_stream_triggers_init();
+	bdr_ddl_init();
 }

@@ -14,6 +14,7 @@
  */
 #include "bdr.h"
 #include "apply_stats.h"
+#include "sequences.h"
 
 #include "access/commit_ts.h"
 #include "access/detoast.h"
@@ -65,12 +66,17 @@
 #include "utils/memutils.h"
 #include "utils/partcache.h"
 #include "utils/rel.h"
+#include "utils/resowner.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 #include "utils/typcache.h"
 
 #include "compat_executor.h"
 #include "row_stamps.h"
+
+/* So many tables stay open between transactions, each for so many transactions. */
+#define KEPT_LIMIT 64
+#define KEPT_USES 10000
 
 /* How one remote column reaches its local one. */
 typedef struct ColumnMap
@@ -166,6 +172,8 @@ typedef struct Target
 	bool		append_known;
 	bool		append_possible;
 	TupleDesc	batch_desc;		/* not counted: a thousand slots would each be remembered by the resource owner */
+	bool		kept;			/* stays open between transactions */
+	int			uses;			/* transactions, if so */
 } Target;
 
 struct BdrRel
@@ -189,12 +197,17 @@ struct BdrRel
 	ColumnMap  *map;
 	AttrNumber	version_attribute;	/* method row_version; 0: rows have none */
 	Target	   *target;			/* in this transaction */
+	Target	   *kept;			/* open from an earlier transaction; not locked */
 };
 
 static dlist_head all_rels = DLIST_STATIC_INIT(all_rels);
 static bool callbacks_registered = false;
 static List *open_targets = NIL;	/* in TopTransactionContext */
 static bool wrote_since_increment = false;
+/* What targets that stay open hold: relations and row descriptions, never buffers or locks. */
+static ResourceOwner kept_owner = NULL;
+static MemoryContext kept_context = NULL;
+static int	nkept = 0;
 static Oid deferred_owner = InvalidOid; /* owner whose deferred triggers may be pending */
 
 /* ---- cache invalidation and ends of transactions -------------------------------------------------------------- */
@@ -245,7 +258,22 @@ AtEndOfTransaction(XactEvent event, void *arg)
 				elog(ERROR, "bdr: appended rows are not in their table yet");
 		}
 	}
-	/* after an abort the resource owner has closed what was open, and the memory went with the transaction */
+	/*
+	 * After an abort the resource owner has closed what was open, and the memory went with the transaction. Of what was kept
+	 * nobody knows what state it is in: it is left behind (the process is about to end with the error).
+	 */
+	if (event == XACT_EVENT_ABORT)
+	{
+		ListCell   *cell;
+
+		foreach(cell, open_targets)
+		{
+			Target	   *target = lfirst(cell);
+
+			if (target->kept && target->rel)
+				target->rel->kept = NULL;
+		}
+	}
 	if (event == XACT_EVENT_ABORT || event == XACT_EVENT_COMMIT || event == XACT_EVENT_PREPARE)
 	{
 		ForgetTargets();
@@ -261,6 +289,8 @@ RegisterCallbacks(void)
 	CacheRegisterRelcacheCallback(InvalidateRelation, (Datum) 0);
 	CacheRegisterSyscacheCallback(NAMESPACEOID, InvalidateAll, (Datum) 0);
 	CacheRegisterSyscacheCallback(TYPEOID, InvalidateAll, (Datum) 0);
+	/* functions of constraints and defaults may have become part of prepared expressions */
+	CacheRegisterSyscacheCallback(PROCOID, InvalidateAll, (Datum) 0);
 	RegisterXactCallback(AtEndOfTransaction, NULL);
 	callbacks_registered = true;
 }
@@ -494,11 +524,15 @@ bdr_host_rel_open(const BdrRemoteRelation *remote, BdrRel **result, BdrRelationI
 	return BDR_OK;
 }
 
+static void CloseKept(BdrRel *rel);
+
 void
 bdr_host_rel_free(BdrRel *rel)
 {
 	if (rel == NULL)
 		return;
+	if (rel->target == NULL)
+		CloseKept(rel);
 	dlist_delete(&rel->node);
 	if (rel->target)
 		rel->target->rel = NULL;
@@ -836,7 +870,7 @@ PrepareDefaults(Target *target)
 		expression = (Expr *) build_column_default(target->relation, a + 1);
 		if (expression != NULL)
 		{
-			expression = expression_planner(expression);
+			expression = bdr_sequence_default(expression_planner(expression));
 			target->defaults[target->ndefaults] = ExecInitExpr(expression, NULL);
 			target->default_attributes[target->ndefaults] = a;
 			target->ndefaults++;
@@ -844,17 +878,67 @@ PrepareDefaults(Target *target)
 	}
 }
 
+/*
+ * Whether a table stays open for the next transactions, as a plain table without triggers may: in a stream of small
+ * transactions opening it costs as much as writing the row. Only in workers, which end when something fails.
+ */
+static bool
+CanKeep(Relation relation)
+{
+	return bdr_is_worker() && nkept < KEPT_LIMIT && relation->rd_rel->relkind == RELKIND_RELATION &&
+		relation->trigdesc == NULL && relation->rd_createSubid == InvalidSubTransactionId &&
+		relation->rd_newRelfilenodeSubid == InvalidSubTransactionId;
+}
+
+static void
+OpenTargetIn(Target *target);
+
 static Target *
 OpenTarget(BdrRel *rel)
 {
 	MemoryContext old;
 	Target	   *target;
-	RangeTblEntry *entry;
+	Relation	relation = table_open(rel->oid, RowExclusiveLock);
+	bool		keep = CanKeep(relation);
+	ResourceOwner caller = CurrentResourceOwner;
 
-	old = MemoryContextSwitchTo(TopTransactionContext);
+	if (keep && kept_owner == NULL)
+	{
+		kept_owner = ResourceOwnerCreate(NULL, "bdr tables that stay open");
+		kept_context = AllocSetContextCreate(TopMemoryContext, "bdr tables that stay open", ALLOCSET_DEFAULT_SIZES);
+	}
+	old = MemoryContextSwitchTo(keep ? kept_context : TopTransactionContext);
 	target = palloc0(sizeof(Target));
 	target->rel = rel;
-	target->relation = table_open(rel->oid, RowExclusiveLock);
+	target->kept = keep;
+	target->relation = relation;
+	if (keep)
+	{
+		/* an error leaves something behind; the process ends with it */
+		CurrentResourceOwner = kept_owner;
+		target->relation = table_open(rel->oid, NoLock);
+		OpenTargetIn(target);
+		CurrentResourceOwner = caller;
+		table_close(relation, NoLock);
+		rel->kept = target;
+		nkept++;
+	}
+	else
+		OpenTargetIn(target);
+	MemoryContextSwitchTo(TopTransactionContext);
+	open_targets = lappend(open_targets, target);
+	MemoryContextSwitchTo(old);
+	rel->target = target;
+	return target;
+}
+
+static void
+OpenTargetIn(Target *target)
+{
+	MemoryContext caller = CurrentMemoryContext;
+	BdrRel	   *rel = target->rel;
+	RangeTblEntry *entry;
+
 	target->estate = CreateExecutorState();
 	MemoryContextSwitchTo(target->estate->es_query_cxt);
 
@@ -893,11 +977,7 @@ OpenTarget(BdrRel *rel)
 	}
 	else
 		target->leaf = MakeLeaf(target, target->info);
-	MemoryContextSwitchTo(TopTransactionContext);
-	open_targets = lappend(open_targets, target);
-	MemoryContextSwitchTo(old);
-	rel->target = target;
-	return target;
+	MemoryContextSwitchTo(caller);
 }
 
 /* ---- appending pages ------------------------------------------------------------------------------------------ */
@@ -1038,6 +1118,80 @@ AppendTuple(Target *target, HeapTuple tuple)
 		elog(ERROR, "bdr: a row of %u bytes does not fit into a page", (unsigned) tuple->t_len);
 }
 
+/* Lets go of what belongs to the transaction; table and indexes stay open, and their locks go with the transaction. */
+static void
+RestTarget(Target *target)
+{
+	ListCell   *cell;
+
+	foreach(cell, target->estate->es_tupleTable)
+		ExecClearTuple(lfirst(cell));
+	target->leaf->is_found = false;
+	target->written = NULL;
+	target->has_key = false;
+	target->nin_way = 0;
+	target->bulk = NULL;
+	target->batch = NULL;
+	target->batch_size = 0;
+	target->pages = NULL;
+	target->npages = 0;
+	target->append_known = false;
+	ResetPerTupleExprContext(target->estate);
+	MemoryContextReset(target->row_context);
+}
+
+/* Closes a target that has stayed open, with no transaction using it. */
+static void
+CloseKeptTarget(Target *target)
+{
+	ResourceOwner caller = CurrentResourceOwner;
+	ResultRelInfo *info;
+
+	nkept--;
+	CurrentResourceOwner = kept_owner;
+	info = target->info;
+	EvalPlanQualEnd(&target->leaf->epq);
+	/* ExecCloseIndices would give back locks that went with the transaction that took them */
+	for (int i = 0; i < info->ri_NumIndices; i++)
+	{
+		if (info->ri_IndexRelationDescs[i] == NULL)
+			continue;
+#if PG_VERSION_NUM >= 170000
+		index_insert_cleanup(info->ri_IndexRelationDescs[i], info->ri_IndexRelationInfo[i]);
+#endif
+		index_close(info->ri_IndexRelationDescs[i], NoLock);
+	}
+	ExecResetTupleTable(target->estate->es_tupleTable, false);
+	table_close(target->relation, NoLock);
+	FreeExecutorState(target->estate);
+	pfree(target);
+	CurrentResourceOwner = caller;
+}
+
+static void
+CloseKept(BdrRel *rel)
+{
+	Target	   *target = rel->kept;
+
+	rel->kept = NULL;
+	if (target)
+		CloseKeptTarget(target);
+}
+
+static void
+CloseAllKept(void)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &all_rels)
+	{
+		BdrRel	   *rel = dlist_container(BdrRel, node, iter.cur);
+
+		if (rel->target == NULL)
+			CloseKept(rel);
+	}
+}
+
 static void
 CloseTargets(void)
 {
@@ -1051,6 +1205,28 @@ CloseTargets(void)
 		WritePages(target);
 		if (target->bulk)
 			FreeBulkInsertState(target->bulk);
+		if (target->kept)
+		{
+			BdrRel	   *rel = target->rel;
+
+			for (int i = 0; i < target->batch_size; i++)
+				ExecDropSingleTupleTableSlot(target->batch[i]);
+			if (target->pages)
+				pfree(target->pages);
+			if (target->batch)
+				pfree(target->batch);
+			RestTarget(target);
+			if (rel == NULL)
+			{
+				CloseKeptTarget(target);
+				continue;
+			}
+			rel->target = NULL;
+			/* expressions and the like may have left something in the memory of the target */
+			if (!rel->valid || ++target->uses > KEPT_USES)
+				CloseKept(rel);
+			continue;
+		}
 		foreach(leaf_cell, target->leaves)
 		{
 			Leaf	   *leaf = lfirst(leaf_cell);
@@ -1076,6 +1252,19 @@ CloseTargets(void)
 }
 
 void
+bdr_executor_close(void)
+{
+	FireDeferredTriggers(false);
+	CloseTargets();
+	CloseAllKept();
+	if (wrote_since_increment)
+	{
+		CommandCounterIncrement();
+		wrote_since_increment = false;
+	}
+}
+
+void
 bdr_executor_end_transaction(bool commit)
 {
 	if (commit)
@@ -1087,11 +1276,23 @@ bdr_executor_end_transaction(bool commit)
 	ForgetTargets();
 }
 
+/* Closes what is open, without the end of the transaction: a subtransaction begins or ends. */
+int32_t
+bdr_host_executor_pause(void)
+{
+	HOST_BEGIN();
+	CloseTargets();
+	HOST_END();
+	return BDR_OK;
+}
+
+/* Closes all, so that the tables can be altered. */
 int32_t
 bdr_host_executor_close(void)
 {
 	HOST_BEGIN();
 	bdr_executor_end_transaction(true);
+	CloseAllKept();
 	HOST_END();
 	return BDR_OK;
 }
@@ -1109,7 +1310,10 @@ bdr_host_rel_use(BdrRel *rel, BdrRelationInfo *info)
 		for (int tries = 0;; tries++)
 		{
 			if (!rel->valid)
+			{
+				CloseKept(rel);
 				MapRelation(rel);
+			}
 			if (rel->info.status == BDR_REL_MISSING || rel->info.status == BDR_REL_WRONG_KIND)
 				break;
 			timing.on = bdr_measures_relations && bdr_track_apply_lock_timing;
@@ -1122,7 +1326,15 @@ bdr_host_rel_use(BdrRel *rel, BdrRelationInfo *info)
 			if (tries > 100)
 				elog(ERROR, "definition of relation \"%s.%s\" does not settle", rel->namespace_name, rel->name);
 		}
-		if (rel->info.status == BDR_REL_OK || rel->info.status == BDR_REL_COLUMNS_MISSING)
+		if (rel->kept)
+		{
+			MemoryContext caller = MemoryContextSwitchTo(TopTransactionContext);
+
+			rel->target = rel->kept;
+			open_targets = lappend(open_targets, rel->target);
+			MemoryContextSwitchTo(caller);
+		}
+		else if (rel->info.status == BDR_REL_OK || rel->info.status == BDR_REL_COLUMNS_MISSING)
 			(void) OpenTarget(rel);
 	}
 	FillInfo(rel, info);
@@ -1798,7 +2010,7 @@ LocateIn(Target *target, Leaf *leaf, TupleTableSlot *search, BdrFound *found)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("cannot find rows of \"%s.%s\": the peer sent no key", rel->namespace_name, rel->name),
-				 errhint("Add a primary key to the table, or use ALTER TABLE … REPLICA IDENTITY, on every node.")));
+				 errhint("Add a primary key to the table, or use ALTER TABLE … REPLICA IDENTITY.")));
 	leaf->is_found = false;
 	target->leaf = leaf;
 	if (!FindRow(leaf, search))
@@ -2814,6 +3026,7 @@ bdr_host_truncate(BdrRel *const *rels, int32_t n, bool cascade, bool restart_ide
 
 		/* TRUNCATE refuses a table that this session still has open */
 		CloseTargets();
+		CloseAllKept();
 		IncrementIfWritten();
 		for (int i = 0; i < n; i++)
 		{

@@ -322,6 +322,103 @@ bdr_host_conn_query(BdrConn *conn, const char *sql, int32_t nargs, const char *c
 	return outcome;
 }
 
+/* How a value looks in JSON: 'b' boolean, 'n' number, 'j' JSON already, 't' anything else. */
+static const char *
+JsonKind(Oid type)
+{
+	switch (type)
+	{
+		case BOOLOID:
+			return "b";
+		case INT2OID:
+		case INT4OID:
+		case INT8OID:
+		case OIDOID:
+		case FLOAT4OID:
+		case FLOAT8OID:
+		case NUMERICOID:
+			return "n";
+		case JSONOID:
+		case JSONBOID:
+			return "j";
+		default:
+			return "t";
+	}
+}
+
+/* Row 0: what the command says of itself; rows 1 and 2: names and kinds of the columns; then rows. */
+static BdrSqlResult *
+DescribedResult(const PGresult *from)
+{
+	int			rows = PQntuples(from);
+	int			columns = PQnfields(from);
+	BdrSqlResult *copy = bdr_make_result(rows + 3, Max(columns, 1));
+
+	bdr_result_set_processed(copy, columns);
+	bdr_result_set(copy, 0, 0, PQcmdStatus((PGresult *) from));
+	for (int column = 0; column < columns; column++)
+	{
+		bdr_result_set(copy, 1, column, PQfname(from, column));
+		bdr_result_set(copy, 2, column, JsonKind(PQftype(from, column)));
+		for (int row = 0; row < rows; row++)
+			bdr_result_set(copy, row + 3, column, PQgetisnull(from, row, column) ? NULL : PQgetvalue(from, row, column));
+	}
+	return copy;
+}
+
+int32_t
+bdr_host_conn_run(BdrConn *conn, const char *sql, BdrSqlResult **result)
+{
+	volatile int32_t outcome = BDR_OK;
+
+	*result = NULL;
+	HOST_BEGIN();
+	{
+		PGresult   *current;
+
+		if (conn == NULL || conn->conn == NULL)
+			elog(ERROR, "bdr: query on a closed connection");
+		if (!PQsendQuery(conn->conn, sql))
+		{
+			SetFailure(conn, NULL);
+			outcome = BDR_REMOTE_ERROR;
+		}
+		else
+		{
+			while ((current = NextResult(conn)) != NULL)
+			{
+				ExecStatusType status = PQresultStatus(current);
+
+				if (status == PGRES_COPY_IN || status == PGRES_COPY_OUT || status == PGRES_COPY_BOTH)
+				{
+					PQclear(current);
+					SetFailureText(conn, "0A000", "COPY to or from the client can't be run on other nodes");
+					outcome = BDR_REMOTE_ERROR;
+					break;
+				}
+				if (status == PGRES_TUPLES_OK || status == PGRES_COMMAND_OK || status == PGRES_EMPTY_QUERY)
+				{
+					bdr_host_sql_free(*result);
+					*result = DescribedResult(current);
+				}
+				else if (outcome == BDR_OK)
+				{
+					SetFailure(conn, current);
+					outcome = BDR_REMOTE_ERROR;
+				}
+				PQclear(current);
+			}
+			if (outcome == BDR_OK && PQstatus(conn->conn) != CONNECTION_OK)
+			{
+				SetFailure(conn, NULL);
+				outcome = BDR_REMOTE_ERROR;
+			}
+		}
+	}
+	HOST_END();
+	return outcome;
+}
+
 void
 bdr_host_conn_set_timeout(BdrConn *conn, int32_t timeout_ms)
 {

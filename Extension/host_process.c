@@ -46,6 +46,7 @@ bdr_host_wait(BdrConn *conn, int64_t timeout_ms)
 		PGconn	   *socket_owner = bdr_conn_libpq(conn);
 		pgsocket	fd = socket_owner ? PQsocket(socket_owner) : PGINVALID_SOCKET;
 
+		bdr_wake_wal_writer();
 		bdr_process_interrupts();
 		if (bdr_shutdown_requested())
 			happened = BDR_WAIT_SHUTDOWN;

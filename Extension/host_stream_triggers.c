@@ -434,7 +434,7 @@ bdr_host_stream_change(BdrRel *rel, int32_t event, const BdrRow *old, const BdrR
 						(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 						 errmsg("an UPDATE for the stream triggers of \"%s\" lacks values that are stored out of line",
 								RelationGetRelationName(relation)),
-						 errhint("Use ALTER TABLE %s REPLICA IDENTITY FULL on every node, or drop the stream triggers.",
+						 errhint("Use ALTER TABLE %s REPLICA IDENTITY FULL, or drop the stream triggers.",
 								 quote_qualified_identifier(get_namespace_name(RelationGetNamespace(relation)),
 															RelationGetRelationName(relation)))));
 		}
@@ -779,7 +779,7 @@ CheckTable(Relation relation)
 					 errmsg("table \"%s\" can't have stream triggers without REPLICA IDENTITY FULL", name),
 					 errdetail("Values of column \"%s\" may be stored out of line; an UPDATE that leaves such a value alone does not carry it.",
 							   NameStr(attribute->attname)),
-					 errhint("Use ALTER TABLE %s REPLICA IDENTITY FULL on every node.",
+					 errhint("Use ALTER TABLE %s REPLICA IDENTITY FULL.",
 							 quote_qualified_identifier(get_namespace_name(RelationGetNamespace(relation)), name))));
 	}
 }

@@ -26,6 +26,8 @@
 
 /* The origin that applied transactions carry. */
 static RepOriginId stream_origin = InvalidRepOriginId;
+/* This process holds it. */
+static bool is_setup = false;
 
 int32_t
 bdr_host_xact_begin(void)
@@ -182,16 +184,39 @@ bdr_host_origin_setup(const char *origin_name, uint64_t *remote_lsn)
 		if (own)
 			StartTransactionCommand();
 		origin = replorigin_by_name(origin_name, false);
+		if (!is_setup)
+		{
 #if PG_VERSION_NUM >= 160000
-		replorigin_session_setup(origin, 0);
+			replorigin_session_setup(origin, 0);
 #else
-		replorigin_session_setup(origin);
+			replorigin_session_setup(origin);
 #endif
+			is_setup = true;
+		}
 		stream_origin = origin;
 		*remote_lsn = replorigin_session_get_progress(false);
 		if (own)
 			CommitTransactionCommand();
 	}
+	HOST_END();
+	return BDR_OK;
+}
+
+void
+bdr_set_stream_origin(RepOriginId origin)
+{
+	stream_origin = origin;
+}
+
+int32_t
+bdr_host_origin_release(void)
+{
+	HOST_BEGIN();
+	/* from 16 on a process can share the origin of another one */
+#if PG_VERSION_NUM < 160000
+	replorigin_session_reset();
+	is_setup = false;
+#endif
 	HOST_END();
 	return BDR_OK;
 }
@@ -221,6 +246,72 @@ bdr_host_apply_begin(uint64_t remote_lsn, int64_t commit_time)
 	return BDR_OK;
 }
 
+/* After an error: what of the remote transaction was applied is undone, and the error forgotten. */
+int32_t
+bdr_host_apply_abort(void)
+{
+	AbortCurrentTransaction();
+	bdr_executor_end_transaction(false);
+	bdr_discard_error();
+	return BDR_OK;
+}
+
+/* ---- the WAL writer --------------------------------------------------------------------------------------------- */
+
+/*
+ * Until 17 every asynchronous commit wakes the WAL writer as soon as there is a full page of WAL that is not flushed, which is
+ * nearly always while a stream is applied: a signal for each transaction, a fifth of what applying a small one costs. So it is
+ * woken once in a while instead, as later versions do: a commit in between finds the latch of the WAL writer set, and does not
+ * send the signal. A wake-up by others that falls into these microseconds is made good by the next one of ours, which comes
+ * at the latest before this process waits.
+ */
+#define WAKE_INTERVAL 10000		/* microseconds */
+
+static TimestampTz woken_at = 0;
+static bool owes_wakeup = false;
+
+static void
+CommitQuietly(void)
+{
+#if PG_VERSION_NUM < 170000
+	Latch	   *latch = ProcGlobal->walwriterLatch;
+	TimestampTz now = GetCurrentTimestamp();
+	bool		quiet = synchronous_commit == SYNCHRONOUS_COMMIT_OFF && latch != NULL && !latch->is_set &&
+		now >= woken_at && now < woken_at + WAKE_INTERVAL;
+
+	if (quiet)
+	{
+		/* should the commit fail, the WAL writer finds the latch set when its delay is over, and resets it */
+		latch->is_set = true;
+		pg_memory_barrier();
+	}
+	CommitTransactionCommand();
+	if (quiet)
+	{
+		latch->is_set = false;
+		owes_wakeup = true;
+	}
+	else
+	{
+		woken_at = now;
+		bdr_wake_wal_writer();
+	}
+#else
+	CommitTransactionCommand();
+#endif
+}
+
+/* Before this process waits. */
+void
+bdr_wake_wal_writer(void)
+{
+	if (!owes_wakeup)
+		return;
+	owes_wakeup = false;
+	if (ProcGlobal->walwriterLatch)
+		SetLatch(ProcGlobal->walwriterLatch);
+}
+
 int32_t
 bdr_host_apply_commit(uint64_t remote_end_lsn, int64_t commit_time, uint64_t *local_end)
 {
@@ -237,7 +328,7 @@ bdr_host_apply_commit(uint64_t remote_end_lsn, int64_t commit_time, uint64_t *lo
 	 */
 	(void) GetCurrentTransactionId();
 	bdr_note_commit_time(commit_time);
-	CommitTransactionCommand();
+	CommitQuietly();
 	*local_end = XactLastCommitEnd;
 	bdr_apply_stats_commit();
 	HOST_END();

@@ -98,6 +98,7 @@ typedef struct OutputState
 	RepOriginId group_origins[MAX_KNOWN_ORIGINS];	/* origins known to be other nodes' */
 	int			ngroup_origins;
 	int			guc_level;		/* of our settings in a SQL session, 0 in a walsender */
+	TransactionId subxid;		/* to which the changes of a piece of a streamed transaction belong */
 
 	HTAB	   *relations;
 	HTAB	   *roots;			/* OIDs of partitioned tables that entries are named by */
@@ -653,6 +654,7 @@ Startup(LogicalDecodingContext *ctx, OutputPluginOptions *options, bool is_init)
 	ctx->output_plugin_private = state;
 	if (is_init)
 	{
+		ctx->streaming = false;
 		bdr_sent_forget();
 		return;
 	}
@@ -679,7 +681,10 @@ Startup(LogicalDecodingContext *ctx, OutputPluginOptions *options, bool is_init)
 	CurrentResourceOwner = owner;
 	pfree(given);
 	state->forward_origin = bdr_engine_output_forward_origin(state->encoder);
+	ctx->streaming = ctx->streaming && state->forward_origin == InvalidRepOriginId &&
+		bdr_engine_output_streams(state->encoder);
 	InitRelationCache(state);
+	bdr_send_batch_start(ctx->reader);
 }
 
 static void
@@ -689,6 +694,7 @@ Shutdown(LogicalDecodingContext *ctx)
 
 	if (state == NULL)
 		return;
+	bdr_send_batch_start(NULL);
 	if (state->guc_level > 0)
 		AtEOXact_GUC(false, state->guc_level);
 	ReleaseEncoder(state);
@@ -807,6 +813,18 @@ RowContextLine(void *arg)
 	errcontext("encoding a row of table \"%s\"", (const char *) arg);
 }
 
+/* In a streamed transaction: changes of which subtransaction follow. */
+static void
+NameSubtransaction(OutputState *state, ReorderBufferChange *change)
+{
+	TransactionId subxid = change->txn->xid;
+
+	if (state->subxid == InvalidTransactionId || state->subxid == subxid)
+		return;
+	ENGINE_CALL(bdr_engine_output_subtransaction(state->encoder, subxid));
+	state->subxid = subxid;
+}
+
 static void
 Change(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, Relation relation, ReorderBufferChange *change)
 {
@@ -824,6 +842,8 @@ Change(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, Relation relation, Re
 		BdrTuple	new_row;
 		BdrChange	row = {0};
 		ErrorContextCallback callback;
+
+		NameSubtransaction(state, change);
 
 		switch (change->action)
 		{
@@ -915,6 +935,7 @@ Truncate(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, int nrelations, Rel
 	}
 	if (n > 0)
 	{
+		NameSubtransaction(state, change);
 		state->sent = true;
 		ENGINE_CALL(bdr_engine_output_truncate(state->encoder, n, numbers, change->data.truncate.cascade,
 											   change->data.truncate.restart_seqs));
@@ -939,6 +960,111 @@ Message(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, XLogRecPtr message_l
 			state->sent = true;
 		ENGINE_CALL(bdr_engine_output_message(state->encoder, transactional, message_lsn, ToUtf8(prefix),
 											  (const uint8_t *) message, message_size));
+	}
+	MemoryContextSwitchTo(caller);
+	MemoryContextReset(state->row_context);
+}
+
+/* ---- transactions in progress ----------------------------------------------------------------------------------- */
+
+/*
+ * A transaction for which decoding has not enough memory is sent in pieces while it goes on, if the peer has asked for that
+ * (streaming); and then rolled back there if it is rolled back here. txn->output_plugin_private says that something was sent.
+ */
+static void
+StreamStart(LogicalDecodingContext *ctx, ReorderBufferTXN *txn)
+{
+	OutputState *state = ctx->output_plugin_private;
+	MemoryContext caller = MemoryContextSwitchTo(state->row_context);
+
+	state->sent = false;
+	state->skip = false;
+	/* whoever gets it does not make it durable before it is committed here */
+	state->wait_lsn = InvalidXLogRecPtr;
+	state->subxid = txn->xid;
+	SweepRelationCache(state);
+	ENGINE_CALL(bdr_engine_output_stream_start(state->encoder, txn->xid));
+	MemoryContextSwitchTo(caller);
+	MemoryContextReset(state->row_context);
+}
+
+static void
+StreamStop(LogicalDecodingContext *ctx, ReorderBufferTXN *txn)
+{
+	OutputState *state = ctx->output_plugin_private;
+	MemoryContext caller = MemoryContextSwitchTo(state->row_context);
+
+	state->subxid = InvalidTransactionId;
+	ENGINE_CALL(bdr_engine_output_stream_stop(state->encoder));
+	if (state->sent)
+		txn->output_plugin_private = state;
+	MemoryContextSwitchTo(caller);
+	MemoryContextReset(state->row_context);
+}
+
+/*
+ * The origin of a transaction is known of its changes only, until it is committed. One that has come here from another node is
+ * sent by that one.
+ */
+static bool
+IsOthersChange(OutputState *state, ReorderBufferChange *change)
+{
+	char	   *name = NULL;
+
+	if (change->origin_id == InvalidRepOriginId)
+		return false;
+	if (!replorigin_by_oid(change->origin_id, true, &name))
+		name = NULL;
+	return IsUnwanted(state, change->origin_id, name);
+}
+
+static void
+StreamChange(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, Relation relation, ReorderBufferChange *change)
+{
+	OutputState *state = ctx->output_plugin_private;
+
+	state->skip = IsOthersChange(state, change);
+	Change(ctx, txn, relation, change);
+}
+
+static void
+StreamTruncate(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, int nrelations, Relation relations[],
+			   ReorderBufferChange *change)
+{
+	OutputState *state = ctx->output_plugin_private;
+
+	state->skip = IsOthersChange(state, change);
+	Truncate(ctx, txn, nrelations, relations, change);
+}
+
+/* Of a subtransaction, or of all. */
+static void
+StreamAbort(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, XLogRecPtr abort_lsn)
+{
+	OutputState *state = ctx->output_plugin_private;
+	MemoryContext caller = MemoryContextSwitchTo(state->row_context);
+	ReorderBufferTXN *top = txn->toptxn ? txn->toptxn : txn;
+
+	if (top->output_plugin_private != NULL)
+		ENGINE_CALL(bdr_engine_output_stream_abort(state->encoder, top->xid, txn->xid));
+	MemoryContextSwitchTo(caller);
+	MemoryContextReset(state->row_context);
+}
+
+static void
+StreamCommit(LogicalDecodingContext *ctx, ReorderBufferTXN *txn, XLogRecPtr commit_lsn)
+{
+	OutputState *state = ctx->output_plugin_private;
+	MemoryContext caller = MemoryContextSwitchTo(state->row_context);
+	bool		sent = txn->output_plugin_private != NULL;
+
+	OutputPluginUpdateProgress(ctx, !sent);
+	if (sent)
+	{
+		state->wait_lsn = txn->end_lsn;
+		ENGINE_CALL(bdr_engine_output_stream_commit(state->encoder, txn->xid, commit_lsn, txn->end_lsn,
+													txn->xact_time.commit_time));
+		bdr_sent_commit(commit_lsn);
 	}
 	MemoryContextSwitchTo(caller);
 	MemoryContextReset(state->row_context);
@@ -982,8 +1108,9 @@ WaitForStandbys(OutputState *state)
 	long		pause = STANDBY_POLL_MIN;
 
 	state->wait_lsn = InvalidXLogRecPtr;
-	if (!am_walsender)
+	if (!am_walsender || bdr_standby_has(lsn, 0))
 		return;
+	bdr_send_batch_flush();
 	while (!bdr_standby_has(lsn, TimestampDifferenceMilliseconds(begin, GetCurrentTimestamp())))
 	{
 		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, pause, PG_WAIT_EXTENSION);
@@ -1029,7 +1156,9 @@ bdr_host_output_write(void *output, const uint8_t *prefix, size_t prefix_length,
 		OutputPluginPrepareWrite(ctx, last);
 		appendBinaryStringInfo(ctx->out, (const char *) prefix, (int) prefix_length);
 		appendBinaryStringInfo(ctx->out, (const char *) data, (int) length);
+		bdr_send_batch_writing(true);
 		OutputPluginWrite(ctx, last);
+		bdr_send_batch_writing(false);
 	}
 	HOST_END();
 	return BDR_OK;
@@ -1045,5 +1174,12 @@ _PG_output_plugin_init(OutputPluginCallbacks *callbacks)
 	callbacks->commit_cb = Commit;
 	callbacks->message_cb = Message;
 	callbacks->filter_by_origin_cb = FilterByOrigin;
+	callbacks->stream_start_cb = StreamStart;
+	callbacks->stream_stop_cb = StreamStop;
+	callbacks->stream_abort_cb = StreamAbort;
+	callbacks->stream_commit_cb = StreamCommit;
+	callbacks->stream_change_cb = StreamChange;
+	callbacks->stream_message_cb = Message;
+	callbacks->stream_truncate_cb = StreamTruncate;
 	callbacks->shutdown_cb = Shutdown;
 }

@@ -20,6 +20,7 @@
  */
 #include "bdr.h"
 #include "apply_stats.h"
+#include "sequences.h"
 #include "row_stamps.h"
 #include "compat.h"
 
@@ -92,6 +93,7 @@ typedef struct Progress
 	pg_atomic_uint64 confirm_rate;
 	pg_atomic_uint64 complete_time;
 	pg_atomic_uint64 connects;
+	pg_atomic_uint64 stream_after;	/* transactions in progress are not asked for before; for the next process, too */
 	pg_atomic_uint64 counters[BDR_COUNT_KINDS];
 } Progress;
 
@@ -201,6 +203,7 @@ PGDLLEXPORT void bdr_apply_main(Datum arg);
 PGDLLEXPORT void bdr_join_main(Datum arg);
 PGDLLEXPORT void bdr_group_main(Datum arg);
 PGDLLEXPORT void bdr_recover_main(Datum arg);
+PGDLLEXPORT void bdr_sequence_main(Datum arg);
 
 PG_FUNCTION_INFO_V1(bdr_show_subscription_status);
 PG_FUNCTION_INFO_V1(bdr_show_workers);
@@ -231,6 +234,7 @@ RequestShmem(void)
 		previous_shmem_request();
 	RequestAddinShmemSpace(SharedSize());
 	RequestAddinShmemSpace(bdr_sent_shmem_size());
+	bdr_sequences_shmem_request();
 	RequestAddinShmemSpace(bdr_conflict_stats_shmem_size());
 	RequestNamedLWLockTranche("bdr", 2);
 	RequestAddinShmemSpace(bdr_apply_stats_shmem_size());
@@ -274,11 +278,13 @@ StartupShmem(void)
 			pg_atomic_init_u64(&progress->confirm_rate, 0);
 			pg_atomic_init_u64(&progress->complete_time, 0);
 			pg_atomic_init_u64(&progress->connects, 0);
+			pg_atomic_init_u64(&progress->stream_after, 0);
 			for (int kind = 0; kind < BDR_COUNT_KINDS; kind++)
 				pg_atomic_init_u64(&progress->counters[kind], 0);
 		}
 	}
 	bdr_sent_shmem_startup();
+	bdr_sequences_shmem_startup();
 	bdr_conflict_stats_shmem_startup();
 	bdr_apply_stats_shmem_startup();
 	LWLockRelease(AddinShmemInitLock);
@@ -524,6 +530,8 @@ RoleName(int32 role)
 			return "group";
 		case BDR_ROLE_RECOVER:
 			return "recover";
+		case BDR_ROLE_SEQUENCE:
+			return "sequence";
 		default:
 			return "unknown";
 	}
@@ -1359,7 +1367,8 @@ bdr_host_database_origins(BdrSqlResult **result)
 /* ---- progress of an apply worker ------------------------------------------------------------------------------ */
 
 /*
- * Only the worker itself writes its progress, once or so a transaction; a plain store of 64 bits is never seen torn.
+ * Only the worker itself writes its progress, once or so a transaction; a plain store of 64 bits is never seen torn. Its writers
+ * count with it.
  */
 static inline Progress *
 MyProgress(void)
@@ -1437,12 +1446,35 @@ bdr_host_publish_peer(uint32_t peer, uint64_t confirm_rate, int64_t complete_tim
 }
 
 void
+bdr_host_stream_after(int64_t time)
+{
+	Progress   *progress = MyProgress();
+
+	if (progress)
+		pg_atomic_write_u64(&progress->stream_after, (uint64) time);
+}
+
+int64_t
+bdr_host_streams_after(void)
+{
+	Progress   *progress = MyProgress();
+
+	return progress ? (int64) pg_atomic_read_u64(&progress->stream_after) : 0;
+}
+
+void
+bdr_host_lock_timeout(int32_t milliseconds)
+{
+	LockTimeout = milliseconds;
+}
+
+void
 bdr_host_progress_count(int32_t kind, uint64_t n)
 {
 	Progress   *progress = MyProgress();
 
 	if (progress && kind >= 0 && kind < BDR_COUNT_KINDS && bdr_track_subscription_apply)
-		pg_atomic_write_u64(&progress->counters[kind], pg_atomic_read_u64(&progress->counters[kind]) + n);
+		pg_atomic_fetch_add_u64(&progress->counters[kind], n);
 }
 
 void
@@ -1768,6 +1800,9 @@ WorkerMain(int32 role)
 			case BDR_ROLE_RECOVER:
 				ENGINE_CALL(bdr_engine_recover_main(arguments.peer));
 				break;
+			case BDR_ROLE_SEQUENCE:
+				ENGINE_CALL(bdr_engine_sequence_main());
+				break;
 		}
 	}
 	PG_CATCH();
@@ -1781,6 +1816,33 @@ WorkerMain(int32 role)
 	if (role == BDR_ROLE_MANAGER && shutdown_requested)
 		exit_code = 1;
 	proc_exit(exit_code);
+}
+
+/* ---- writers (stream_writer.c), which are part of the apply worker that started them ---- */
+
+int
+bdr_worker_entry(void)
+{
+	return my_worker ? (int) (my_worker - workers) : -1;
+}
+
+void
+bdr_writer_signals(void)
+{
+	pqsignal(SIGTERM, HandleWorkerShutdown);
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	BackgroundWorkerUnblockSignals();
+}
+
+void
+bdr_writer_connect(int entry, Oid database)
+{
+	if (shared == NULL || entry < 0 || entry >= shared->nworkers || workers[entry].database != database)
+		elog(ERROR, "bdr: a writer without an apply worker");
+	my_worker = &workers[entry];
+	BackgroundWorkerInitializeConnectionByOid(database, InvalidOid, 0);
+	bdr_session_hygiene();
+	pgstat_report_activity(STATE_IDLE, NULL);
 }
 
 void
@@ -1811,6 +1873,12 @@ void
 bdr_recover_main(Datum arg)
 {
 	WorkerMain(BDR_ROLE_RECOVER);
+}
+
+void
+bdr_sequence_main(Datum arg)
+{
+	WorkerMain(BDR_ROLE_SEQUENCE);
 }
 
 /* ---- supervisor ----------------------------------------------------------------------------------------------- */
@@ -2344,6 +2412,7 @@ bdr_show_subscription_status(PG_FUNCTION_ARGS)
 			COUNT("ncommit", counters[BDR_COUNT_COMMIT]),
 			COUNT("nconflict", counters[BDR_COUNT_CONFLICT]),
 			COUNT("nmissing", counters[BDR_COUNT_MISSING]),
+			COUNT("nddl", counters[BDR_COUNT_DDL]),
 			{"nerror", INT8OID, Int64GetDatum((int64) worker->errors), false},
 			{"last_error_sqlstate", TEXTOID, CStringGetTextDatum(worker->sqlstate), !errors},
 			{"last_error_message", TEXTOID, CStringGetTextDatum(worker->message), !errors},

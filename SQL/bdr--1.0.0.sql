@@ -347,6 +347,45 @@ CREATE TABLE bdr.worker_error (
 CREATE INDEX worker_error_of_worker ON bdr.worker_error (worker_role, peer_node_id, error_id);
 COMMENT ON TABLE bdr.worker_error IS 'last errors of background workers, a bounded number of each';
 
+CREATE TABLE bdr.sequence_kind (
+	seqid oid PRIMARY KEY,
+	seqkind "char" NOT NULL CHECK (seqkind IN ('s', 't', 'g')),
+	nspname name NOT NULL,
+	relname name NOT NULL
+);
+COMMENT ON TABLE bdr.sequence_kind IS 'global sequences: s snowflakeid, t timeshard, g galloc; all others are local';
+
+COMMENT ON COLUMN bdr.sequence_kind.relname IS 'the name that it had then: a galloc sequence has it still';
+
+-- By name, as a sequence has another OID on each node. They outlive it, so that one of the same name goes on.
+CREATE TABLE bdr.sequence_vote (
+	nspname name NOT NULL,
+	relname name NOT NULL,
+	highest bigint NOT NULL,
+	first_value bigint,
+	node_id oid,
+	grants bigint NOT NULL DEFAULT 0,
+	last_grant timestamptz,
+	PRIMARY KEY (nspname, relname)
+);
+COMMENT ON COLUMN bdr.sequence_vote.node_id IS 'which node it said yes to last, for the range from first_value';
+COMMENT ON TABLE bdr.sequence_vote IS 'galloc: up to where this node knows values to be granted or used; it only votes for ranges above';
+
+CREATE TABLE bdr.sequence_voter (
+	node_id oid PRIMARY KEY
+);
+COMMENT ON TABLE bdr.sequence_voter IS 'the local node, once it may vote';
+
+CREATE TABLE bdr.sequence_chunk (
+	nspname name NOT NULL,
+	relname name NOT NULL,
+	first_value bigint NOT NULL,
+	last_value bigint NOT NULL,
+	granted_time timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	PRIMARY KEY (nspname, relname, first_value)
+);
+COMMENT ON TABLE bdr.sequence_chunk IS 'galloc: ranges of values that belong to this node';
+
 CREATE TABLE bdr.conflict_resolver (
 	conflict_type text PRIMARY KEY,
 	conflict_resolver text NOT NULL
@@ -502,6 +541,35 @@ CREATE FUNCTION bdr.alter_subscription_disable(subscription_name name DEFAULT NU
 COMMENT ON FUNCTION bdr.alter_subscription_disable(name, boolean) IS
 	'stops receiving, at commit or at once; returns how many subscriptions were switched off';
 
+CREATE FUNCTION bdr.alter_subscription_skip_changes_upto(subname text, skip_upto_and_including pg_lsn) RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME', 'bdr_alter_subscription_skip_changes_upto';
+COMMENT ON FUNCTION bdr.alter_subscription_skip_changes_upto(text, pg_lsn) IS
+	'gives transactions of another node up that can''t be applied here';
+
+CREATE FUNCTION bdr.run_on_all_nodes(query text) RETURNS json
+	LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME', 'bdr_run_on_all_nodes';
+COMMENT ON FUNCTION bdr.run_on_all_nodes(text) IS 'runs statements on each node, and tells what each answered';
+
+CREATE FUNCTION bdr.run_on_nodes(node_names text[], query text) RETURNS json
+	LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME', 'bdr_run_on_nodes';
+COMMENT ON FUNCTION bdr.run_on_nodes(text[], text) IS 'the same on some nodes';
+
+CREATE FUNCTION bdr.run_on_group(node_group_name text, query text) RETURNS json
+	LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME', 'bdr_run_on_group';
+COMMENT ON FUNCTION bdr.run_on_group(text, text) IS 'the same on the nodes of a group';
+
+-- the search_path of the session is part of what the statement means
+CREATE FUNCTION bdr.replicate_ddl_command(ddl_cmd text, replication_sets text[] DEFAULT NULL, ddl_locking text DEFAULT NULL,
+		execute_locally boolean DEFAULT true)
+	RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'bdr_replicate_ddl_command';
+COMMENT ON FUNCTION bdr.replicate_ddl_command(text, text[], text, boolean) IS
+	'runs DDL here and on the other nodes, whatever bdr.ddl_replication says';
+
 CREATE FUNCTION bdr.request_replay_progress_update() RETURNS void
 	LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
 	AS 'MODULE_PATHNAME', 'bdr_request_replay_progress_update';
@@ -535,7 +603,7 @@ CREATE FUNCTION bdr.show_subscription_status(
 		OUT peer oid, OUT worker_pid int, OUT status text, OUT receive_lsn pg_lsn, OUT receive_commit_lsn pg_lsn,
 		OUT last_xact_replay_lsn pg_lsn, OUT last_xact_flush_lsn pg_lsn, OUT last_xact_replay_timestamp timestamptz,
 		OUT connect_time timestamptz, OUT nconnect bigint, OUT ninsert bigint, OUT nupdate bigint, OUT ndelete bigint,
-		OUT ntruncate bigint, OUT ncommit bigint, OUT nconflict bigint, OUT nmissing bigint, OUT last_error_sqlstate text,
+		OUT ntruncate bigint, OUT nddl bigint, OUT ncommit bigint, OUT nconflict bigint, OUT nmissing bigint, OUT last_error_sqlstate text,
 		OUT last_error_message text, OUT last_error_time timestamptz, OUT confirm_rate bigint,
 		OUT complete_time timestamptz, OUT disconnect_time timestamptz)
 	RETURNS SETOF record
@@ -965,12 +1033,12 @@ BEGIN
 		IF is_column THEN
 			RAISE EXCEPTION USING ERRCODE = 'object_not_in_prerequisite_state',
 				MESSAGE = format('conflict detection %L needs whole old rows, which table %s does not have', method, part),
-				HINT = format('Type ALTER TABLE %s REPLICA IDENTITY FULL; on every node.', part);
+				HINT = format('Type ALTER TABLE %s REPLICA IDENTITY FULL;', part);
 		END IF;
 		RAISE WARNING USING ERRCODE = 'object_not_in_prerequisite_state',
 			MESSAGE = format('conflict detection %L needs whole old rows, which table %s does not have', method, part),
 			DETAIL = 'Until it has, conflicts are detected by row_origin.',
-			HINT = format('Type ALTER TABLE %s REPLICA IDENTITY FULL; on every node.', part);
+			HINT = format('Type ALTER TABLE %s REPLICA IDENTITY FULL;', part);
 	END LOOP;
 
 	IF former_column IS NOT NULL AND ((NOT is_complete AND is_column)
@@ -990,11 +1058,11 @@ BEGIN
 	FOR former_trigger IN SELECT g.tgname FROM pg_catalog.pg_trigger g WHERE g.tgrelid = relation
 		AND g.tgfoid IN ('bdr.column_timestamps_trigger'::regproc, 'bdr.row_version_trigger'::regproc)
 	LOOP
-		EXECUTE format('DROP TRIGGER %I ON %s', former_trigger, relation);
+		EXECUTE format('DROP TRIGGER IF EXISTS %I ON %s', former_trigger, relation);
 	END LOOP;
 	-- a column that has come without triggers gets these: somebody has added it, or it is that of CREATE TABLE ... (LIKE ...)
 	IF former_column IS NOT NULL AND NOT (is_column AND NOT is_complete) THEN
-		EXECUTE format('ALTER TABLE %s DROP COLUMN %I', relation, former_column);
+		EXECUTE format('ALTER TABLE %s DROP COLUMN IF EXISTS %I', relation, former_column);
 		former_column := NULL;
 	END IF;
 	IF method = 'row_origin' THEN
@@ -1030,7 +1098,7 @@ BEGIN
 END
 $function$;
 COMMENT ON FUNCTION bdr.alter_table_conflict_detection(regclass, text, name, text) IS
-	'how conflicts of a table are detected: row by row, or column by column; to be called on every node';
+	'how conflicts of a table are detected: row by row, or column by column';
 
 CREATE FUNCTION bdr.column_timestamps_enable(relation regclass, column_name name DEFAULT 'cts', from_commit boolean DEFAULT false)
 	RETURNS boolean LANGUAGE sql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp AS $function$
@@ -1038,7 +1106,7 @@ CREATE FUNCTION bdr.column_timestamps_enable(relation regclass, column_name name
 		CASE WHEN from_commit THEN 'column_commit_timestamp' ELSE 'column_modify_timestamp' END, column_name)
 $function$;
 COMMENT ON FUNCTION bdr.column_timestamps_enable(regclass, name, boolean) IS
-	'resolves conflicts of a table column by column; to be called on every node';
+	'resolves conflicts of a table column by column';
 
 CREATE FUNCTION bdr.column_timestamps_disable(relation regclass, column_name name DEFAULT NULL)
 	RETURNS boolean LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp AS $function$
@@ -1054,7 +1122,75 @@ BEGIN
 END
 $function$;
 COMMENT ON FUNCTION bdr.column_timestamps_disable(regclass, name) IS
-	'resolves conflicts of a table row by row; to be called on every node';
+	'resolves conflicts of a table row by row';
+
+-- ---------------------------------------------------------------------------------------------------------------------
+-- Global sequences
+-- ---------------------------------------------------------------------------------------------------------------------
+
+CREATE FUNCTION bdr.alter_sequence_set_kind(seqoid regclass, seqkind text, start bigint DEFAULT NULL) RETURNS void
+	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'bdr_alter_sequence_set_kind';
+COMMENT ON FUNCTION bdr.alter_sequence_set_kind(regclass, text, bigint) IS 'makes a sequence local, snowflakeid, timeshard or galloc; to be called on every node';
+CREATE FUNCTION bdr.seq_nextval(sequence regclass) RETURNS bigint
+	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'bdr_seq_nextval';
+COMMENT ON FUNCTION bdr.seq_nextval(regclass) IS 'what nextval() does for sequences of all kinds';
+CREATE FUNCTION bdr.seq_currval(sequence regclass) RETURNS bigint
+	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'bdr_seq_currval';
+COMMENT ON FUNCTION bdr.seq_currval(regclass) IS 'what currval() does for sequences of all kinds';
+CREATE FUNCTION bdr.seq_lastval() RETURNS bigint
+	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'bdr_seq_lastval';
+COMMENT ON FUNCTION bdr.seq_lastval() IS 'what lastval() does for sequences of all kinds';
+CREATE FUNCTION bdr.internal_seq_setval(sequence regclass, value bigint) RETURNS bigint
+	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'bdr_internal_seq_setval';
+COMMENT ON FUNCTION bdr.internal_seq_setval(regclass, bigint) IS 'what setval() does for sequences of all kinds';
+CREATE FUNCTION bdr.internal_seq_setval(sequence regclass, value bigint, called boolean) RETURNS bigint
+	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'bdr_internal_seq_setval';
+COMMENT ON FUNCTION bdr.internal_seq_setval(regclass, bigint, boolean) IS 'what setval() does for sequences of all kinds';
+CREATE FUNCTION bdr.internal_sequence_last(seqid oid, wait boolean) RETURNS bigint
+	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'bdr_internal_sequence_last';
+COMMENT ON FUNCTION bdr.internal_sequence_last(oid, boolean) IS 'internal: the last value that a sequence has counted';
+CREATE FUNCTION bdr.extract_timestamp_from_timeshard(timeshard_seq bigint) RETURNS timestamptz
+	LANGUAGE c IMMUTABLE PARALLEL SAFE STRICT AS 'MODULE_PATHNAME', 'bdr_extract_timestamp_from_timeshard';
+COMMENT ON FUNCTION bdr.extract_timestamp_from_timeshard(bigint) IS 'when a timeshard was made, to the millisecond';
+CREATE FUNCTION bdr.extract_nodeid_from_timeshard(timeshard_seq bigint) RETURNS integer
+	LANGUAGE c IMMUTABLE PARALLEL SAFE STRICT AS 'MODULE_PATHNAME', 'bdr_extract_nodeid_from_timeshard';
+COMMENT ON FUNCTION bdr.extract_nodeid_from_timeshard(bigint) IS 'the node_seq_id of the node that made a timeshard';
+CREATE FUNCTION bdr.extract_localseqid_from_timeshard(timeshard_seq bigint) RETURNS integer
+	LANGUAGE c IMMUTABLE PARALLEL SAFE STRICT AS 'MODULE_PATHNAME', 'bdr_extract_localseqid_from_timeshard';
+COMMENT ON FUNCTION bdr.extract_localseqid_from_timeshard(bigint) IS 'the counter of a timeshard within its millisecond and node';
+CREATE FUNCTION bdr.timestamp_to_timeshard(ts timestamptz) RETURNS bigint
+	LANGUAGE c IMMUTABLE PARALLEL SAFE STRICT AS 'MODULE_PATHNAME', 'bdr_timestamp_to_timeshard';
+COMMENT ON FUNCTION bdr.timestamp_to_timeshard(timestamptz) IS 'the smallest timeshard of a time, to search with';
+CREATE FUNCTION bdr.extract_timestamp_from_snowflakeid(snowflakeid bigint) RETURNS timestamptz
+	LANGUAGE c IMMUTABLE PARALLEL SAFE STRICT AS 'MODULE_PATHNAME', 'bdr_extract_timestamp_from_snowflakeid';
+COMMENT ON FUNCTION bdr.extract_timestamp_from_snowflakeid(bigint) IS 'when a snowflakeid was made, to the millisecond';
+CREATE FUNCTION bdr.extract_nodeid_from_snowflakeid(snowflakeid bigint) RETURNS integer
+	LANGUAGE c IMMUTABLE PARALLEL SAFE STRICT AS 'MODULE_PATHNAME', 'bdr_extract_nodeid_from_snowflakeid';
+COMMENT ON FUNCTION bdr.extract_nodeid_from_snowflakeid(bigint) IS 'the node_seq_id of the node that made a snowflakeid';
+CREATE FUNCTION bdr.extract_localseqid_from_snowflakeid(snowflakeid bigint) RETURNS integer
+	LANGUAGE c IMMUTABLE PARALLEL SAFE STRICT AS 'MODULE_PATHNAME', 'bdr_extract_localseqid_from_snowflakeid';
+COMMENT ON FUNCTION bdr.extract_localseqid_from_snowflakeid(bigint) IS 'the counter of a snowflakeid within its millisecond and node';
+CREATE FUNCTION bdr.timestamp_to_snowflakeid(ts timestamptz) RETURNS bigint
+	LANGUAGE c IMMUTABLE PARALLEL SAFE STRICT AS 'MODULE_PATHNAME', 'bdr_timestamp_to_snowflakeid';
+COMMENT ON FUNCTION bdr.timestamp_to_snowflakeid(timestamptz) IS 'the smallest snowflakeid of a time, to search with';
+CREATE FUNCTION bdr.gen_ksuuid() RETURNS uuid
+	LANGUAGE c VOLATILE PARALLEL SAFE STRICT AS 'MODULE_PATHNAME', 'bdr_gen_ksuuid';
+COMMENT ON FUNCTION bdr.gen_ksuuid() IS 'a KSUUID of version 1; new ones should be of version 2';
+CREATE FUNCTION bdr.uuid_v1_cmp(uuid1 uuid, uuid2 uuid) RETURNS integer
+	LANGUAGE c IMMUTABLE PARALLEL SAFE STRICT AS 'MODULE_PATHNAME', 'bdr_ksuuid_cmp';
+COMMENT ON FUNCTION bdr.uuid_v1_cmp(uuid, uuid) IS '1 if the first KSUUID of version 1 is newer, -1 if it is older, 0 if they are equal';
+CREATE FUNCTION bdr.extract_timestamp_from_ksuuid(uuid uuid) RETURNS timestamptz
+	LANGUAGE c IMMUTABLE PARALLEL SAFE STRICT AS 'MODULE_PATHNAME', 'bdr_extract_timestamp_from_ksuuid';
+COMMENT ON FUNCTION bdr.extract_timestamp_from_ksuuid(uuid) IS 'when a KSUUID of version 1, or another time-based UUID, was made';
+CREATE FUNCTION bdr.gen_ksuuid_v2(ts timestamptz) RETURNS uuid
+	LANGUAGE c VOLATILE PARALLEL SAFE AS 'MODULE_PATHNAME', 'bdr_gen_ksuuid_v2';
+COMMENT ON FUNCTION bdr.gen_ksuuid_v2(timestamptz) IS 'a KSUUID of version 2 for a time, or for now if it is null';
+CREATE FUNCTION bdr.ksuuid_v2_cmp(uuid1 uuid, uuid2 uuid) RETURNS integer
+	LANGUAGE c IMMUTABLE PARALLEL SAFE STRICT AS 'MODULE_PATHNAME', 'bdr_ksuuid_v2_cmp';
+COMMENT ON FUNCTION bdr.ksuuid_v2_cmp(uuid, uuid) IS '1 if the first KSUUID of version 2 is newer, -1 if it is older, 0 if they are equal';
+CREATE FUNCTION bdr.extract_timestamp_from_ksuuid_v2(uuid uuid) RETURNS timestamptz
+	LANGUAGE c IMMUTABLE PARALLEL SAFE STRICT AS 'MODULE_PATHNAME', 'bdr_extract_timestamp_from_ksuuid_v2';
+COMMENT ON FUNCTION bdr.extract_timestamp_from_ksuuid_v2(uuid) IS 'when a KSUUID of version 2 was made';
 
 -- ---------------------------------------------------------------------------------------------------------------------
 -- Views
@@ -1165,7 +1301,8 @@ COMMENT ON VIEW bdr.workers IS 'background workers of this database';
 CREATE VIEW bdr.worker_errors AS
 SELECT g.node_group_name, o.node_name AS origin_name, c.node_name AS source_name, t.node_name AS target_name, s.sub_name,
 	e.worker_role,
-	CASE e.worker_role WHEN 1 THEN 'manager' WHEN 2 THEN 'apply' WHEN 3 THEN 'join' WHEN 4 THEN 'group' WHEN 5 THEN 'recover' END AS worker_role_name,
+	CASE e.worker_role WHEN 1 THEN 'manager' WHEN 2 THEN 'apply' WHEN 3 THEN 'join' WHEN 4 THEN 'group' WHEN 5 THEN 'recover'
+		WHEN 6 THEN 'sequence' END AS worker_role_name,
 	e.worker_pid, e.error_time, pg_catalog.clock_timestamp() - e.error_time AS error_age,
 	e.error_sqlstate || ': ' || e.error_message AS error_message,
 	NULLIF(pg_catalog.concat_ws(E'\n', e.error_detail, e.error_context), '') AS error_context_message,
@@ -1256,6 +1393,25 @@ FROM bdr.join_table t
 	CROSS JOIN bdr.join_state j;
 COMMENT ON VIEW bdr.join_table_progress IS 'how far the copy of each table has come; indexes: waits for them, or has them created now';
 
+CREATE VIEW bdr.sequences AS
+SELECT n.nspname, c.relname,
+	CASE k.seqkind WHEN 's' THEN 'snowflakeid' WHEN 't' THEN 'timeshard' WHEN 'g' THEN 'galloc' ELSE 'local' END AS seqkind
+FROM pg_catalog.pg_class c
+	JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+	LEFT JOIN bdr.sequence_kind k ON k.seqid = c.oid
+WHERE c.relkind = 'S' AND c.relpersistence <> 't' AND n.nspname <> 'bdr';
+COMMENT ON VIEW bdr.sequences IS 'sequences of this database, and their kinds';
+
+CREATE VIEW bdr.sequence_alloc AS
+SELECT k.seqid::regclass AS seqid,
+	CASE s.seqtypid WHEN 'smallint'::regtype THEN 1000 WHEN 'integer'::regtype THEN 1000000 ELSE 1000000000 END::bigint
+		AS seq_chunk_size,
+	v.highest AS seq_allocated_up_to, COALESCE(v.grants, 0) AS seq_nallocs, v.last_grant AS seq_last_alloc
+FROM bdr.sequence_kind k
+	JOIN pg_catalog.pg_sequence s ON s.seqrelid = k.seqid
+	LEFT JOIN bdr.sequence_vote v ON v.nspname = k.nspname AND v.relname = k.relname
+WHERE k.seqkind = 'g';
+COMMENT ON VIEW bdr.sequence_alloc IS 'galloc sequences, and up to where this node knows their values to be granted to nodes';
 CREATE VIEW bdr.tables AS
 SELECT c.oid AS relid, n.nspname, c.relname, g.node_group_name AS set_name,
 	CASE WHEN g.node_group_name IS NOT NULL THEN '{INSERT,UPDATE,DELETE,TRUNCATE}'::text[] END AS set_ops,
@@ -1640,7 +1796,8 @@ GRANT SELECT ON bdr.local_node_summary, bdr.node, bdr.node_group, bdr.node_local
 	bdr.node_slots, bdr.node_summary, bdr.state_journal_details, bdr.stat_subscription, bdr.subscription,
 	bdr.subscription_summary, bdr.worker_errors, bdr.workers, bdr.join_progress, bdr.join_table_progress, bdr.part_progress,
 	bdr.node_replication_rates, bdr.group_slot_retention, bdr.missing_changes, bdr.conflict_history_summary,
-	bdr.node_conflict_resolvers, bdr.node_log_config, bdr.stat_conflicts, bdr.tables TO bdr_read_all_stats;
+	bdr.node_conflict_resolvers, bdr.node_log_config, bdr.stat_conflicts, bdr.tables, bdr.sequences,
+	bdr.sequence_alloc TO bdr_read_all_stats;
 GRANT SELECT ON bdr.stat_relation, bdr.replication_status, bdr.stat_activity, bdr.node_catchup_info, bdr.node_catchup_info_details,
 	bdr.event_summary TO bdr_read_all_stats;
 GRANT EXECUTE ON FUNCTION bdr.get_subscription_stats(), bdr.get_relation_stats(), bdr.internal_walsenders(), bdr.bdr_features(),
@@ -1665,17 +1822,37 @@ GRANT EXECUTE ON FUNCTION bdr.wait_slot_confirm_lsn(text, pg_lsn), bdr.local_gro
 GRANT EXECUTE ON FUNCTION bdr.trigger_get_row(text), bdr.trigger_get_committs(text), bdr.trigger_get_xid(text),
 	bdr.trigger_get_type(), bdr.trigger_get_conflict_type(), bdr.trigger_get_origin_node_id(text) TO PUBLIC;
 GRANT SELECT ON bdr.trigger, bdr.triggers TO bdr_application;
+GRANT EXECUTE ON FUNCTION bdr.alter_sequence_set_kind(regclass, text, bigint) TO bdr_application;
+-- They stand in plans for functions that everybody may call, and ask for the same rights on the sequence.
+GRANT EXECUTE ON FUNCTION bdr.seq_nextval(regclass), bdr.seq_currval(regclass), bdr.seq_lastval(),
+	bdr.internal_seq_setval(regclass, bigint), bdr.internal_seq_setval(regclass, bigint, boolean) TO PUBLIC;
+
+-- What other nodes are told in messages of the WAL, DDL above all, they do as whom the message names. So not everybody may write
+-- messages.
+DO LANGUAGE plpgsql $rights$
+DECLARE
+	f regprocedure;
+BEGIN
+	FOR f IN SELECT p.oid::regprocedure FROM pg_catalog.pg_proc p
+		WHERE p.pronamespace = 'pg_catalog'::regnamespace AND p.proname = 'pg_logical_emit_message'
+	LOOP
+		EXECUTE pg_catalog.format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', f);
+		EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION %s TO bdr_superuser', f);
+	END LOOP;
+END
+$rights$;
 
 -- Whoever may use a table may do with its conflict-free columns and its timestamps what operators, casts, defaults and aggregates do,
--- and create partitions with their triggers; none shows or changes
--- anything but its arguments.
+-- create partitions with their triggers, and make and take apart global values; none shows or changes anything but its
+-- arguments.
 DO LANGUAGE plpgsql $rights$
 DECLARE
 	f regprocedure;
 BEGIN
 	FOR f IN SELECT p.oid::regprocedure FROM pg_catalog.pg_proc p
 		WHERE p.pronamespace = 'bdr'::regnamespace AND (pg_catalog.starts_with(p.proname::text, 'crdt_')
-			OR p.proname ~ '^column_timestamps_(in|out|recv|send|create|resolve|to_text|to_jsonb|trigger)$' OR p.proname = 'row_version_trigger')
+			OR p.proname ~ '^column_timestamps_(in|out|recv|send|create|resolve|to_text|to_jsonb|trigger)$' OR p.proname = 'row_version_trigger'
+			OR p.proname ~ 'ksuuid|uuid_v1_cmp|(snowflakeid|timeshard)$')
 	LOOP
 		EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION %s TO PUBLIC', f);
 	END LOOP;

@@ -39,4 +39,17 @@ public struct NodeIdAllocator: Equatable, Sendable {
         self.records.insert(id)
         return id
     }
+
+    /// The number of a node in values of global sequences, which have room for 1024: the same as its id as long as there are
+    /// that few, then one that no record has.
+    /// - Parameter taken: those of all node records of the group.
+    public static func sequenceNumber(of id: UInt32, taken: some Sequence<UInt32>) -> UInt32 {
+        let taken = Set(taken)
+        let count = UInt32(clamping: self.maximumRecords)
+        var number = (max(1, id) - 1) % count + 1
+        for _ in 0..<count where taken.contains(number) {
+            number = number % count + 1
+        }
+        return number
+    }
 }

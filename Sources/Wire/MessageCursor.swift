@@ -20,6 +20,16 @@ public enum MessageType: UInt8, Sendable {
     case truncate = 0x54
     /// "M"
     case message = 0x4D
+    /// "b"
+    case streamStart = 0x62
+    /// "e"
+    case streamStop = 0x65
+    /// "s"
+    case subtransaction = 0x73
+    /// "a"
+    case streamAbort = 0x61
+    /// "c"
+    case streamCommit = 0x63
 }
 
 /// Iterates over the messages in the bytes of a frame (or of several that were put together).

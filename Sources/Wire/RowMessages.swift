@@ -20,6 +20,11 @@ extension StartupMessage: WireMessage {}
 extension BeginMessage: WireMessage {}
 extension CommitMessage: WireMessage {}
 extension RelationMessage: WireMessage {}
+extension StreamStartMessage: WireMessage {}
+extension StreamStopMessage: WireMessage {}
+extension SubtransactionMessage: WireMessage {}
+extension StreamAbortMessage: WireMessage {}
+extension StreamCommitMessage: WireMessage {}
 
 public struct InsertMessage {
     public var relId: UInt32

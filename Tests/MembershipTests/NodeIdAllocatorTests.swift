@@ -75,4 +75,13 @@ import Testing
             }
         }
     }
+
+    @Test func sequenceNumbersFitAndAreNotTaken() {
+        #expect(NodeIdAllocator.sequenceNumber(of: 1, taken: []) == 1)
+        #expect(NodeIdAllocator.sequenceNumber(of: 1024, taken: [1, 2]) == 1024)
+        #expect(NodeIdAllocator.sequenceNumber(of: 1025, taken: [1, 2, 1024]) == 3)
+        #expect(NodeIdAllocator.sequenceNumber(of: 1024, taken: [1, 1024]) == 2)
+        #expect(NodeIdAllocator.sequenceNumber(of: 5000, taken: Array(1...1023)) == 1024)
+        #expect(NodeIdAllocator.sequenceNumber(of: 0, taken: []) == 1)
+    }
 }

@@ -81,6 +81,11 @@ func consume(_ type: MessageType, _ body: UnsafeRawBufferPointer) throws(WireErr
             Issue.record("a truncate of nothing")
         }
     case .message: inside(try LogicalMessage(decoding: body).content)
+    case .streamStart: _ = try StreamStartMessage(decoding: body)
+    case .streamStop: break
+    case .subtransaction: _ = try SubtransactionMessage(decoding: body)
+    case .streamAbort: _ = try StreamAbortMessage(decoding: body)
+    case .streamCommit: _ = try StreamCommitMessage(decoding: body)
     }
 }
 

@@ -11,7 +11,7 @@ import Wire
         ] as [(Unicode.Scalar, MessageType)] {
             #expect(type.rawValue == UInt8(ascii: letter))
         }
-        #expect((0...255).filter { MessageType(rawValue: UInt8($0)) != nil }.count == 9)
+        #expect((0...255).filter { MessageType(rawValue: UInt8($0)) != nil }.count == 14)
     }
 
     @Test func nothing() throws {

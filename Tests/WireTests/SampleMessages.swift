@@ -49,6 +49,11 @@ enum Samples {
             body: packed(.u16(1), .u16(2), .string("node_name"), .string("node1"), .string("raw"), .string(""))),
         SampleMessage(
             type: .begin, body: packed(.u64(0x1_0000_0010), .i64(765_432_100_000_000), .u32(742), .u32(3), .u64(99))),
+        SampleMessage(type: .streamStart, body: packed(.u32(743))),
+        SampleMessage(type: .subtransaction, body: packed(.u32(744))),
+        SampleMessage(type: .streamStop, body: []),
+        SampleMessage(type: .streamAbort, body: packed(.u32(743), .u32(744))),
+        SampleMessage(type: .streamCommit, body: packed(.u32(743), .u64(0x1_0000_0010), .u64(0x1_0000_0040), .i64(-5))),
         SampleMessage(type: .commit, body: packed(.u8(0), .u64(0x1_0000_0010), .u64(0x1_0000_0040), .i64(-5))),
         SampleMessage(type: .relation, body: relation),
         SampleMessage(type: .relation, body: rawRelation),

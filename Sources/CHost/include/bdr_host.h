@@ -85,6 +85,7 @@ int32_t bdr_host_origin_drop(const char *origin_name);
 /* Apply transactions. begin: starts a local transaction for a remote one. commit: commits it with the remote end LSN and
  * commit time in its commit record, which there is even when nothing was changed; *local_end is the end of that record. */
 int32_t bdr_host_apply_begin(uint64_t remote_lsn, int64_t commit_time);
+int32_t bdr_host_apply_abort(void);
 /* Commit of the remote transaction and the node that made it: they date what it changed (type bdr.column_timestamps). */
 int32_t bdr_host_columns_version(int64_t time, uint32_t node);
 int32_t bdr_host_apply_commit(uint64_t remote_end_lsn, int64_t commit_time, uint64_t *local_end);
@@ -110,6 +111,9 @@ const char *bdr_host_conn_hint(const BdrConn *conn);
  * the latch. BDR_OK or BDR_REMOTE_ERROR. */
 int32_t bdr_host_conn_query(BdrConn *conn, const char *sql, int32_t nargs, const char *const *args,
 							BdrSqlResult **result);
+/* The same for statements of users, by the simple protocol. Row 0 of the result is what the last command says of itself, rows 1 and
+ * 2 are the names of its columns (processed: how many) and what they are in JSON ('b', 'n', 'j', 't'); its rows follow. */
+int32_t bdr_host_conn_run(BdrConn *conn, const char *sql, BdrSqlResult **result);
 /* Statements fail from now on (connection_failure) when no answer comes for so long; 0 = never. */
 void bdr_host_conn_set_timeout(BdrConn *conn, int32_t timeout_ms);
 /* Asks several servers one thing at the same time, and waits for at most timeout_ms. labels: two for each, given back with its
@@ -181,7 +185,8 @@ uint32_t bdr_host_random(void);
 
 /* ---- workers (workers.c) -------------------------------------------------------------------------------------- */
 
-enum { BDR_ROLE_MANAGER = 1, BDR_ROLE_APPLY = 2, BDR_ROLE_JOIN = 3, BDR_ROLE_GROUP = 4, BDR_ROLE_RECOVER = 5 };
+enum { BDR_ROLE_MANAGER = 1, BDR_ROLE_APPLY = 2, BDR_ROLE_JOIN = 3, BDR_ROLE_GROUP = 4, BDR_ROLE_RECOVER = 5,
+	BDR_ROLE_SEQUENCE = 6 };
 
 typedef struct BdrWorkerInfo
 {
@@ -230,12 +235,67 @@ void bdr_host_progress_received(uint64_t receive_lsn, uint64_t receive_commit_ls
 void bdr_host_progress_applied(uint64_t remote_lsn, int64_t commit_time);
 void bdr_host_progress_flushed(uint64_t remote_lsn);
 enum { BDR_COUNT_INSERT = 0, BDR_COUNT_UPDATE, BDR_COUNT_DELETE, BDR_COUNT_TRUNCATE, BDR_COUNT_COMMIT, BDR_COUNT_CONFLICT,
-	   BDR_COUNT_MISSING, BDR_COUNT_KINDS };
+	   BDR_COUNT_MISSING, BDR_COUNT_DDL, BDR_COUNT_KINDS };
 void bdr_host_progress_count(int32_t kind, uint64_t n);
 /* What it costs (apply_stats.c). connected: the stream of a peer begins, at this position. skipped: one of its transactions was
  * passed over because somebody wanted that. */
 void bdr_host_stats_connected(uint32_t peer, uint64_t start_lsn);
-void bdr_host_stats_skipped(void);
+void bdr_host_stats_skipped(uint32_t peer);
+
+/* ---- DDL (host_ddl.c) ----------------------------------------------------------------------------------------- */
+
+/* A statement. Texts are in the encoding of the database. */
+typedef struct BdrDdl {
+	const char *tag;
+	const char *role;
+	const char *session_role;		/* may be empty */
+	const char *statement;
+	const char *server;
+	const char *const *settings;	/* names and values in turn, ended by NULL */
+	const char *const *sets;		/* ended by NULL */
+	bool of_server;
+} BdrDdl;
+/* Runs a statement of another node in the transaction that is being applied. content: of the message, for the WAL of this node.
+ * Whatever is open of relations is closed before. */
+int32_t bdr_host_ddl(const BdrDdl *ddl, const uint8_t *content, size_t length);
+
+/* ---- writers of transactions in progress (stream_writer.c) ----------------------------------------------------- */
+
+typedef struct BdrWriter BdrWriter;
+
+enum { BDR_WRITER_STARTING = 0, BDR_WRITER_READY, BDR_WRITER_BUSY, BDR_WRITER_DONE, BDR_WRITER_REFUSED, BDR_WRITER_FAILED,
+	   BDR_WRITER_GONE };
+/* Kinds of messages to a writer: descriptions of relations; a transaction begins; changes of it; it, or a subtransaction, was
+ * rolled back; it is to be committed. */
+enum { BDR_STREAM_RELATIONS = 'r', BDR_STREAM_BEGIN = 'b', BDR_STREAM_CHANGES = 'd', BDR_STREAM_ABORT = 'a',
+	   BDR_STREAM_COMMIT = 'c' };
+
+/* Transactions in progress are not asked for before this time (µs since 2000): what the last process left, too. */
+void bdr_host_stream_after(int64_t time);
+int64_t bdr_host_streams_after(void);
+/* How long this process waits for a lock; 0: for ever. */
+void bdr_host_lock_timeout(int32_t milliseconds);
+
+/* The leader's side. Starts a writer; 1 when no worker slot of the server is free. */
+int32_t bdr_host_writer_start(uint32_t peer, const char *name, BdrWriter **writer);
+/* BDR_RETRY: the queue is full; call again with the same message. 1: the writer has gone. */
+int32_t bdr_host_writer_send(BdrWriter *writer, uint8_t kind, const uint8_t *data, size_t length);
+/* BDR_WRITER_*; *local_end: of its last commit. The latch is set when it changes. */
+int32_t bdr_host_writer_state(BdrWriter *writer, uint64_t *local_end);
+/* SQLSTATE and message of the error that it ended with. */
+const char *bdr_host_writer_error(BdrWriter *writer);
+/* Ends it, and frees the handle. Also while an error is pending. */
+int32_t bdr_host_writer_stop(BdrWriter *writer);
+/* Lets the origin go for as long as a writer comes to share it; bdr_host_origin_setup takes it again. */
+int32_t bdr_host_origin_release(void);
+
+/* The writer's side. The next message, valid until the next call; 1 when the leader has gone. */
+int32_t bdr_host_writer_receive(uint8_t *kind, const uint8_t **data, size_t *length);
+void bdr_host_writer_report(int32_t state, uint64_t local_end);
+int32_t bdr_host_origin_share(const char *origin_name, uint64_t *remote_lsn);
+int32_t bdr_host_subxact_begin(void);
+int32_t bdr_host_subxact_release(void);
+int32_t bdr_host_subxact_rollback(void);
 
 /* ---- replication slots (host_slot.c) -------------------------------------------------------------------------- */
 
@@ -486,6 +546,8 @@ int32_t bdr_host_in_the_way(BdrRel *rel, int32_t number, BdrFound *found);
 int32_t bdr_host_delete_found(BdrRel *rel);
 /* Closes the relations that are in use in this transaction; they can be used again. */
 int32_t bdr_host_executor_close(void);
+/* Closes what is open, as a subtransaction begins or ends; bdr_host_rel_use opens again. */
+int32_t bdr_host_executor_pause(void);
 int32_t bdr_host_truncate(BdrRel *const *rels, int32_t n, bool cascade, bool restart_identity);
 
 /* ---- stream triggers (host_stream_triggers.c) ------------------------------------------------------------------ */

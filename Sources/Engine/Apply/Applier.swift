@@ -22,9 +22,11 @@ final class Applier {
     var keepsStamps = true
 
     /// The remote transaction being applied; nil between transactions.
-    private(set) var transaction: BeginMessage?
+    var transaction: BeginMessage?
     /// True while a transaction is received that this node has already: its messages are read and dropped.
     var skipping = false
+    /// True while the rest of a transaction is dropped that is left out on purpose; it counts as applied.
+    var leavesOut = false
     /// End of the last transaction committed here.
     var progress: UInt64
     var transactionNumber: UInt64 = 0
@@ -35,6 +37,11 @@ final class Applier {
     var warnedOfClock = Int64.min / 2
     /// Called from time to time while a change waits.
     var whileWaiting: () throws -> Void = {}
+
+    /// A transaction that is in progress on its origin, and applied by this process, a writer.
+    var streamed: StreamedTransaction?
+    /// Of the process that has writers for such transactions.
+    var streams: StreamWriters?
 
     /// Inserts of one table waiting to be written together.
     var batch: [BdrRow] = []
@@ -57,7 +64,19 @@ final class Applier {
     /// end position and the end of the local commit record (0 when nothing was written).
     func apply(_ bytes: UnsafeRawBufferPointer, committed: (UInt64, UInt64) -> Void) throws {
         var cursor = MessageCursor(bytes)
-        while let (type, body) = try cursor.next() {
+        while true {
+            let start = cursor.offset
+            guard let (type, body) = try cursor.next() else {
+                break
+            }
+            if let streams = self.streams {
+                if try streams.take(type, body, bytes, start..<cursor.offset) {
+                    if type == .relation {
+                        try self.relation(RelationMessage(decoding: body))
+                    }
+                    continue
+                }
+            }
             if type != .insert {
                 try self.flushBatch()
             }
@@ -71,10 +90,16 @@ final class Applier {
             case .truncate: try self.truncate(TruncateMessage(decoding: body))
             case .startup: try self.startup(StartupMessage(decoding: body))
             case .message: try self.message(LogicalMessage(decoding: body))
+            case .subtransaction: try self.subtransaction(SubtransactionMessage(decoding: body).xid)
+            case .streamAbort: try self.streams?.abort(StreamAbortMessage(decoding: body))
+            case .streamCommit: try self.commit(StreamCommitMessage(decoding: body), committed)
+            case .streamStart, .streamStop:
+                throw BdrError(SQLSTATE.protocolViolation, "a transaction in progress arrived that was not asked for")
             }
         }
         // the rows point into the buffer, which is about to be reused
         try self.flushBatch()
+        try self.streams?.endOfBytes(bytes)
     }
 
     // MARK: Transactions
@@ -163,7 +188,10 @@ final class Applier {
         self.transaction = nil
         if self.skipping {
             self.skipping = false
-            return
+            guard self.leavesOut else {
+                return
+            }
+            self.leavesOut = false
         }
         var localEnd: UInt64 = 0
         // in the WAL of the node where it was committed first
@@ -193,8 +221,15 @@ final class Applier {
     }
 
     func message(_ message: LogicalMessage) throws {
-        // transactional ones only mark a place
-        guard !message.isTransactional, !self.settings.isForwarded else {
+        if message.isTransactional {
+            try self.requireCommitted()
+            // others only mark a place
+            if message.prefix == DdlMessage.prefix {
+                try self.ddl(message.content)
+            }
+            return
+        }
+        guard !self.settings.isForwarded else {
             return
         }
         guard self.transaction == nil else {
@@ -274,6 +309,7 @@ final class Applier {
         guard let type = decision.conflictType, var resolution = decision.resolution else {
             return
         }
+        try self.requireCommitted()
         if merged {
             resolution = .merge
         }

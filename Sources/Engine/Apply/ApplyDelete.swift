@@ -20,6 +20,7 @@ extension Applier {
             else {
                 return
             }
+            try self.requireStreamable(relation)
             if try StreamTriggers.delete(message.old, relation, self.version(transaction), self.builder) {
                 try self.deleteRow(message.old, relation, transaction, kind: message.oldKind)
             }

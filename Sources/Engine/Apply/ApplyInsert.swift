@@ -18,6 +18,7 @@ extension Applier {
             guard try self.isHere(relation, transaction, key: .tuple(message.tuple), remote: .tuple(message.tuple)) else {
                 return
             }
+            try self.requireStreamable(relation)
             if case .raw = message.tuple, relation.info.same_layout != 0, relation.info.stream_triggers == 0 {
                 if self.batchRelation !== relation || self.batch.count >= Self.batchLimit {
                     try self.flushBatch()

@@ -21,6 +21,7 @@ extension Applier {
             else {
                 return
             }
+            try self.requireStreamable(relation)
             guard let new = try StreamTriggers.update(
                 old: message.old, new: message.new, relation, self.version(transaction), self.builder, self.otherBuilder)
             else {
@@ -350,6 +351,7 @@ extension Applier {
             guard let stored = value.value, value.column < columns.count else {
                 throw BdrError(SQLSTATE.protocolViolation, "an UPDATE left a value out without saying where it is")
             }
+            try self.requireCommitted()
             guard let text = try self.fetch.text(of: stored, columns[value.column].name, relation) else {
                 return nil
             }

@@ -25,15 +25,65 @@ struct ApplyWorker {
     /// - Returns: whether the target was reached.
     @discardableResult
     func run(until target: UInt64? = nil) throws -> Bool {
+        // transactions in progress are asked for until one could not be applied, and then for some time not
+        let mayStream = target == nil && !self.settings.isForwarded
+        var refusals = 0
+        while true {
+            do {
+                switch try self.session(until: target, streaming: mayStream && Self.streams) {
+                case .reached: return true
+                case .stopped: return false
+                case .changeStreaming: break
+                }
+            } catch let refused as StreamRefused {
+                // it is sent again as a whole, and others after it
+                bdr_host_stream_after(bdr_host_now() &+ Self.refusalPause << min(refusals, Self.longestPause))
+                refusals += 1
+                try Log.log(
+                    "a transaction that is in progress on node \"\(self.settings.peerName)\" is applied when it is committed",
+                    detail: "It was begun to be applied before: \(refused.reason).")
+            }
+        }
+    }
+
+    private static var streams: Bool {
+        bdr_host_now() >= bdr_host_streams_after()
+            && bdr_host_setting("bdr.default_streaming_mode").map { String(cString: $0) } != "off"
+    }
+
+    /// Microseconds without streaming after one refusal; doubled with each further one, so many times at most.
+    private static let refusalPause: Int64 = 60_000_000
+    private static let longestPause = 6
+
+    private enum Outcome {
+        case reached
+        case stopped
+        /// Connect again, with transactions in progress or without.
+        case changeStreaming
+    }
+
+    private func session(until target: UInt64?, streaming: Bool) throws -> Outcome {
         bdr_host_progress_status(Int32(BDR_SUB_STARTING))
         var progress: UInt64 = 0
         try host(bdr_host_origin_setup(self.settings.origin, &progress))
-        var stream = try Stream(settings: self.settings, from: progress)
+        var stream = try Stream(settings: self.settings, from: progress, streaming: streaming)
         // what an earlier stream was told may be of a timeline that the peer has left
         bdr_host_progress_flushed(self.settings.isForwarded ? 0 : progress)
         let applier = Applier(settings: self.settings, progress: progress)
         applier.whileWaiting = { try stream.sendFeedback(force: false) }
-        defer { applier.whileWaiting = {} }
+        if streaming {
+            applier.streams = StreamWriters(
+                settings: self.settings, limit: Int(bdr_host_setting_int("bdr.writers_per_subscription", 2)))
+            applier.streams?.whileWaiting = applier.whileWaiting
+        }
+        defer {
+            applier.whileWaiting = {}
+            if applier.streams?.areBusy == true {
+                // whatever it was, it may have to do with them
+                bdr_host_stream_after(max(bdr_host_streams_after(), bdr_host_now() &+ Self.refusalPause))
+            }
+            applier.streams?.stop()
+        }
         try Log.log(
             "replicating from node \"\(self.settings.peerName)\""
                 + (self.settings.isForwarded ? ", forwarded by node \"\(self.settings.sourceName)\"" : ""),
@@ -84,7 +134,7 @@ struct ApplyWorker {
             }
             if let target {
                 if reached >= target && applier.transaction == nil {
-                    return true
+                    return .reached
                 }
                 // where the source is, it says when it is asked
                 try stream.sendFeedback(force: true, requestReply: true)
@@ -94,7 +144,12 @@ struct ApplyWorker {
             try stream.checkSilence()
             let happened = try host(bdr_host_wait(stream.connection.raw, stream.waitTime))
             if happened & Int32(BDR_WAIT_SHUTDOWN) != 0 {
-                return false
+                return .stopped
+            }
+            if target == nil, !self.settings.isForwarded, applier.transaction == nil, applier.streams?.areBusy != true,
+                streaming != Self.streams
+            {
+                return .changeStreaming
             }
         }
     }

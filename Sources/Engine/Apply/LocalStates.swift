@@ -14,6 +14,10 @@ extension Applier {
 
     /// The local row as the decision core sees it.
     func state(_ found: BdrFound, _ remote: RowVersion) throws -> LocalState {
+        self.met(try self.presentState(found, remote))
+    }
+
+    private func presentState(_ found: BdrFound, _ remote: RowVersion) throws -> LocalState {
         if found.own_transaction != 0 {
             return .present(version: nil, sameOrigin: true, ownTransaction: true)
         }
@@ -33,6 +37,10 @@ extension Applier {
 
     /// What is known of the key that was looked for last: by the row, if there is one, or by what is remembered.
     func state(_ relation: AppliedRelation, _ found: BdrFound, _ remote: RowVersion) throws -> LocalState {
+        self.met(try self.knownState(relation, found, remote))
+    }
+
+    private func knownState(_ relation: AppliedRelation, _ found: BdrFound, _ remote: RowVersion) throws -> LocalState {
         if found.found != 0 && relation.info.merges != 0 {
             return try self.mergedState(relation, found, remote).state
         }

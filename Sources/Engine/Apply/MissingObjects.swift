@@ -131,6 +131,7 @@ extension Applier {
         _ type: ConflictType, _ resolution: Resolution, _ relation: AppliedRelation, _ transaction: BeginMessage,
         key: ConflictTuple, remote: ConflictTuple, isStored: Bool = false, about: @autoclosure () throws -> String
     ) throws {
+        try self.requireCommitted()
         bdr_host_progress_count(Int32(BDR_COUNT_CONFLICT), 1)
         try self.conflicts.record(
             type, resolution, relation, transaction, version: self.version(transaction), change: self.change, found: BdrFound(),

@@ -66,10 +66,22 @@ final class Connection {
     ///   - dsn: libpq key/value or URI string.
     ///   - options: keywords that win over the DSN's.
     ///   - timeout: milliseconds, 0 for none.
-    init(dsn: String, options: [(String, String)] = [], timeout: Int32 = 30_000) throws {
+    convenience init(dsn: String, options: [(String, String)] = [], timeout: Int32 = 30_000) throws {
+        try self.init(
+            dsn: dsn, allOptions: options + [("options", SessionSettings.options(for: dsn))] + SessionSettings.liveness(for: dsn),
+            timeout: timeout)
+    }
+
+    /// A session for statements of users: with the settings that its user has there.
+    /// - Parameter settings: of the session, as "name=value" without spaces.
+    convenience init(userSession dsn: String, settings: [String]) throws {
+        let given = try DSN.parse(dsn).last { $0.key == "options" }?.value
+        let options = ([given].compactMap { $0 } + settings.map { "-c \($0)" }).joined(separator: " ")
+        try self.init(dsn: dsn, allOptions: [("options", options)] + SessionSettings.liveness(for: dsn), timeout: 30_000)
+    }
+
+    private init(dsn: String, allOptions options: [(String, String)], timeout: Int32) throws {
         var connection: OpaquePointer?
-        let options =
-            try options + [("options", SessionSettings.options(for: dsn))] + SessionSettings.liveness(for: dsn)
         let status = try withCStrings(options.map { $0.0 }) { keywords in
             try withCStrings(options.map { $0.1 }) { values in
                 try host(
@@ -110,6 +122,17 @@ final class Connection {
         let status = try withCStrings(arguments) { pointers in
             try host(bdr_host_conn_query(self.handle, sql, Int32(clamping: arguments.count), pointers, &result))
         }
+        let rows = Rows(adopting: result)
+        if status != BDR_OK {
+            throw self.lastError
+        }
+        return rows
+    }
+
+    /// Runs statements of a user. The rows of the last one come behind three that describe it (bdr_host_conn_run).
+    func run(_ sql: String) throws -> Rows {
+        var result: OpaquePointer?
+        let status = try host(bdr_host_conn_run(self.handle, sql, &result))
         let rows = Rows(adopting: result)
         if status != BDR_OK {
             throw self.lastError

@@ -22,6 +22,9 @@ final class Encoder {
     private var pendingBegin: PendingBegin?
     private var begun = false
 
+    /// A piece of a transaction in progress is made: which one's.
+    private var streamed: UInt32?
+
     private struct PendingBegin {
         var xid: UInt32
         var commitLSN: UInt64
@@ -60,6 +63,11 @@ final class Encoder {
 
     private func writeBegin() throws {
         try self.start()
+        if let streamed = self.streamed {
+            try self.write(StreamStartMessage(xid: streamed))
+            self.begun = true
+            return
+        }
         guard let begin = self.pendingBegin else {
             throw BdrError(SQLSTATE.internalError, "a change was decoded outside of a transaction")
         }
@@ -84,6 +92,38 @@ final class Encoder {
         try self.write(CommitMessage(commitLSN: commitLSN, endLSN: endLSN, commitTime: commitTime))
         try self.frames.flush()
         return true
+    }
+
+    // MARK: Transactions in progress
+
+    func streamStart(xid: UInt32) {
+        self.begun = false
+        self.streamed = xid
+    }
+
+    func subtransaction(xid: UInt32) throws {
+        try self.beginTransaction()
+        try self.write(SubtransactionMessage(xid: xid))
+    }
+
+    func streamStop() throws {
+        self.streamed = nil
+        guard self.begun else {
+            return
+        }
+        self.begun = false
+        try self.write(StreamStopMessage())
+        try self.frames.flush()
+    }
+
+    func streamAbort(xid: UInt32, subxid: UInt32) throws {
+        try self.write(StreamAbortMessage(xid: xid, subxid: subxid))
+        try self.frames.flush()
+    }
+
+    func streamCommit(xid: UInt32, commitLSN: UInt64, endLSN: UInt64, commitTime: Int64) throws {
+        try self.write(StreamCommitMessage(xid: xid, commitLSN: commitLSN, endLSN: endLSN, commitTime: commitTime))
+        try self.frames.flush()
     }
 
     // MARK: Relations

@@ -11,18 +11,21 @@ struct Negotiation {
     let raw: Bool
     /// Values of built-in types may travel in binary.
     let binary: Bool
+    /// Large transactions are sent while they are in progress.
+    let streams: Bool
     /// Bytes after which a frame is written.
     let maxFrame: Int
 
     /// Of a node with one of the same kind, where both sides have been compared before.
     static var local: Negotiation {
-        Negotiation(protocolVersion: 1, raw: true, binary: true, maxFrame: 1 << 20)
+        Negotiation(protocolVersion: 1, raw: true, binary: true, streams: false, maxFrame: 1 << 20)
     }
 
-    private init(protocolVersion: UInt16, raw: Bool, binary: Bool, maxFrame: Int) {
+    private init(protocolVersion: UInt16, raw: Bool, binary: Bool, streams: Bool, maxFrame: Int) {
         self.protocolVersion = protocolVersion
         self.raw = raw
         self.binary = binary
+        self.streams = streams
         self.maxFrame = maxFrame
     }
 
@@ -48,6 +51,7 @@ struct Negotiation {
             options.wantsRaw && options.endian == Self.localEndian && options.maxAlign == Self.localMaxAlign
             && options.float8ByValue && (encoding == "UTF8" || encoding == "SQL_ASCII")
         self.binary = options.wantsBinary
+        self.streams = options.wantsStreaming
         self.maxFrame = options.maxFrame
     }
 

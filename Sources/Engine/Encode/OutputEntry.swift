@@ -152,3 +152,40 @@ public func bdrEngineOutputCommit(
         sent?.pointee = written
     }
 }
+
+@c(bdr_engine_output_streams)
+public func bdrEngineOutputStreams(_ encoder: UnsafeMutableRawPointer?) -> Bool {
+    guard let encoder else {
+        return false
+    }
+    return Unmanaged<Encoder>.fromOpaque(encoder).takeUnretainedValue().negotiation.streams
+}
+
+@c(bdr_engine_output_stream_start)
+public func bdrEngineOutputStreamStart(_ encoder: UnsafeMutableRawPointer?, _ xid: UInt32) -> Int32 {
+    withEncoder(encoder) { $0.streamStart(xid: xid) }
+}
+
+@c(bdr_engine_output_subtransaction)
+public func bdrEngineOutputSubtransaction(_ encoder: UnsafeMutableRawPointer?, _ xid: UInt32) -> Int32 {
+    withEncoder(encoder) { try $0.subtransaction(xid: xid) }
+}
+
+@c(bdr_engine_output_stream_stop)
+public func bdrEngineOutputStreamStop(_ encoder: UnsafeMutableRawPointer?) -> Int32 {
+    withEncoder(encoder) { try $0.streamStop() }
+}
+
+@c(bdr_engine_output_stream_abort)
+public func bdrEngineOutputStreamAbort(_ encoder: UnsafeMutableRawPointer?, _ xid: UInt32, _ subxid: UInt32) -> Int32 {
+    withEncoder(encoder) { try $0.streamAbort(xid: xid, subxid: subxid) }
+}
+
+@c(bdr_engine_output_stream_commit)
+public func bdrEngineOutputStreamCommit(
+    _ encoder: UnsafeMutableRawPointer?, _ xid: UInt32, _ commitLSN: UInt64, _ endLSN: UInt64, _ commitTime: Int64
+) -> Int32 {
+    withEncoder(encoder) {
+        try $0.streamCommit(xid: xid, commitLSN: commitLSN, endLSN: endLSN, commitTime: commitTime)
+    }
+}

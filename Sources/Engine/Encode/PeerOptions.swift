@@ -22,6 +22,8 @@ struct PeerOptions {
     let float8ByValue: Bool
     let wantsRaw: Bool
     let wantsBinary: Bool
+    /// Large transactions may be sent while they are in progress.
+    let wantsStreaming: Bool
     /// Only what was applied here for this node is wanted; nil: only what was committed here first.
     let forwardOrigin: UInt32?
     /// Bytes after which a frame is written.
@@ -59,6 +61,7 @@ struct PeerOptions {
         self.float8ByValue = try values.flag("float8_byval")
         self.wantsRaw = try values.flag("raw")
         self.wantsBinary = try values.flag("binary")
+        self.wantsStreaming = try values.has("streaming") && values.flag("streaming")
         self.forwardOrigin =
             try values.flag("forward") ? try values.number("forward_origin", in: 1...UInt32.max) : nil
         self.maxFrame = Int(try values.number("max_frame", in: Self.frameRange))

@@ -223,4 +223,8 @@ private func createNodeGroup(name: String, parent: String?, join: Bool, type: St
         "UPDATE bdr.node_local_info SET pub_repsets = ARRAY[$2], sub_repsets = ARRAY[$2] WHERE node_id = $1::pg_catalog.oid",
         [String(id), name])
     try NodeCatalog.setState(id, .active)
+    try SequenceKinds.forget()
+    // alone, it has nothing to learn from others
+    try SQL.query("INSERT INTO bdr.sequence_voter (node_id) VALUES ($1::pg_catalog.oid)", [String(id)])
+    try SequenceKinds.warnOfLocalOnes()
 }

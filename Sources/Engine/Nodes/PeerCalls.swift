@@ -66,6 +66,12 @@ enum PeerCall: String {
     case forgetOrigin = "forget_origin"
     case conflictSettings = "conflict_settings"
     case groupRows = "group_rows"
+    case sequenceKinds = "sequence_kinds"
+    case sequenceVote = "sequence_vote"
+    case sequenceChunk = "sequence_chunk"
+    case sequenceSeen = "sequence_seen"
+    case sequenceLast = "sequence_last"
+    case sequenceVotes = "sequence_votes"
 
     /// Arguments contain a connection string, which may contain a password.
     private var hasSecrets: Bool {
@@ -192,6 +198,15 @@ enum PeerCall: String {
         case .forgetOrigin: return try Recovery.forget(argument(0))
         case .conflictSettings: return try ConflictSettings.describe()
         case .groupRows: return try GroupViews.answer(argument(0))
+        case .sequenceKinds: return try SequenceKinds.describe()
+        case .sequenceVote:
+            return try Galloc.vote(argument(0), argument(1), argument(2), argument(3), argument(4))
+        case .sequenceChunk: return try Galloc.store(argument(0), argument(1), argument(2), argument(3))
+        case .sequenceSeen: return try Galloc.see(argument(0), argument(1), argument(2))
+        case .sequenceLast:
+            let last = try Galloc.lastCounted(argument(0), argument(1))
+            return try SQL.query("SELECT $1", [last.map { String($0) }])
+        case .sequenceVotes: return try Galloc.votes()
         case .release:
             try Self.release(argument(0))
             return try Self.nothing()
@@ -381,9 +396,12 @@ enum PeerCall: String {
             try SQL.query(
                 "DELETE FROM bdr.node WHERE node_name = $1::pg_catalog.name AND node_state = $2::pg_catalog.oid",
                 [try argument(1), String(NodeState.parted.rawValue)])
+            let numbers = try SQL.query("SELECT seq_id FROM bdr.node")
+            let sequence = NodeIdAllocator.sequenceNumber(
+                of: number, taken: (0..<numbers.count).compactMap { numbers[$0, 0].flatMap { UInt32($0) } })
             try NodeCatalog.addPeer(
                 id: id, name: argument(1), group: local.groupID, state: String(NodeState.joinStart.rawValue),
-                database: argument(3), sequence: id, dsn: argument(2), token: token)
+                database: argument(3), sequence: String(sequence), dsn: argument(2), token: token)
             try NodeCatalog.journal(number, .joinStart)
         }
         return try SQL.query(

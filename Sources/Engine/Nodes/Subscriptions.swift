@@ -34,6 +34,46 @@ public func bdrEngineAlterSubscription(
     }
 }
 
+@c(bdr_engine_skip_changes)
+public func bdrEngineSkipChanges(_ name: UnsafePointer<CChar>?, _ lsn: UInt64) -> Int32 {
+    entry {
+        let name = try Argument.text(name, "subname")
+        let node = try LocalNode.require()
+        let rows = try SQL.query(
+            """
+            SELECT s.sub_enabled, s.sub_origin_name, w.worker_pid, s.origin_node_id
+              FROM bdr.subscription s LEFT JOIN bdr.show_subscription_status() w ON w.peer = s.origin_node_id
+             WHERE s.sub_name = $1::pg_catalog.name
+            """, [name])
+        guard rows.count == 1, let origin = rows[0, 1] else {
+            throw BdrError(
+                SQLSTATE.undefinedObject, "node \"\(node.name)\" has no subscription \"\(name)\"",
+                hint: "See bdr.subscription_summary.")
+        }
+        guard rows[0, 0] == "f", rows[0, 2] == nil else {
+            throw BdrError(
+                SQLSTATE.objectNotInPrerequisiteState, "subscription \"\(name)\" is still receiving",
+                hint: "Disable it first: SELECT bdr.alter_subscription_disable('\(name)', immediate := true); then wait until its worker has ended.")
+        }
+        let behind = try SQL.query(
+            """
+            SELECT FROM pg_catalog.pg_replication_origin_status o
+              JOIN pg_catalog.pg_replication_origin n ON n.roident OPERATOR(pg_catalog.=) o.local_id
+             WHERE n.roname OPERATOR(pg_catalog.=) $1 AND o.remote_lsn OPERATOR(pg_catalog.>) $2::pg_catalog.pg_lsn
+            """, [origin, LSN.text(lsn)])
+        guard behind.count == 0, lsn < UInt64.max else {
+            throw BdrError(
+                SQLSTATE.invalidParameterValue, "changes up to \(LSN.text(lsn)) have been applied already",
+                hint: "Give the commit LSN that bdr.worker_errors shows.")
+        }
+        try SQL.query(
+            "SELECT pg_catalog.pg_replication_origin_advance($1, $2::pg_catalog.pg_lsn)", [origin, LSN.text(lsn &+ 1)])
+        if let peer = rows[0, 3].flatMap({ UInt32($0) }) {
+            bdr_host_stats_skipped(peer)
+        }
+    }
+}
+
 @c(bdr_engine_wait_for_apply_queue)
 public func bdrEngineWaitForApplyQueue(_ peer: UnsafePointer<CChar>?, _ hasTarget: Bool, _ target: UInt64) -> Int32 {
     entry {

@@ -26,8 +26,10 @@ struct Stream {
     static let messageLimit = 16 << 30
 
     /// Connects and starts the stream.
-    /// - Parameter from: the end of the last remote transaction that is committed here; the peer skips everything before.
-    init(settings: ApplySettings, from: UInt64) throws {
+    /// - Parameters:
+    ///   - from: the end of the last remote transaction that is committed here; the peer skips everything before.
+    ///   - streaming: large transactions may come while they are in progress.
+    init(settings: ApplySettings, from: UInt64, streaming: Bool) throws {
         do {
             self.connection = try Connection(
                 dsn: settings.sourceDSN,
@@ -43,7 +45,7 @@ struct Stream {
             if !settings.isForwarded {
                 try PeerTimeline.check(self.connection, settings: settings, progress: from)
             }
-            let memory = bdr_host_setting_int("bdr.decoding_work_mem", -1)
+            let memory = bdr_host_setting_int(streaming ? "bdr.streaming_work_mem" : "bdr.decoding_work_mem", -1)
             if memory >= 64 {
                 try self.connection.query("SET logical_decoding_work_mem = '\(memory)kB'")
             }
@@ -59,7 +61,8 @@ struct Stream {
                     """)
             }
             try self.connection.startCopyBoth(
-                try Self.startCommand(settings: settings, slot: slot, from: settings.isForwarded ? 0 : from))
+                try Self.startCommand(
+                    settings: settings, slot: slot, from: settings.isForwarded ? 0 : from, streaming: streaming))
         } catch let error as RemoteError {
             throw error.asError("could not start replication from node \"\(settings.sourceName)\"")
         }
@@ -68,7 +71,7 @@ struct Stream {
     /// Prefix of the name of the temporary slot that forwarded changes come from; the rest is the process of the source.
     private static let forwardSlot = "bdr_forward_"
 
-    private static func startCommand(settings: ApplySettings, slot: String, from: UInt64) throws -> String {
+    private static func startCommand(settings: ApplySettings, slot: String, from: UInt64, streaming: Bool) throws -> String {
         let encoding = String(cString: bdr_host_encoding_name())
         let options: [(String, String)] = [
             ("proto_min", "1"), ("proto_max", "1"),
@@ -79,7 +82,7 @@ struct Stream {
             ("endian", "little"), ("maxalign", "8"), ("float8_byval", "1"),
             ("raw", "1"), ("binary", "1"), ("forward", settings.isForwarded ? "1" : "0"), ("max_frame", "65536"),
             ("timeline", String(bdr_host_timeline())),
-        ] + (settings.isForwarded ? [("forward_origin", String(settings.peerID))] : [("progress", LSN.text(from))])
+        ] + (streaming ? [("streaming", "1")] : []) + (settings.isForwarded ? [("forward_origin", String(settings.peerID))] : [("progress", LSN.text(from))])
         // replication commands know only one form of literal: quotes doubled, backslashes plain
         func literal(_ text: String) -> String {
             var quoted = "'"

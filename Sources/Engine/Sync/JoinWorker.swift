@@ -658,6 +658,11 @@ final class JoinWorker {
         // before anything is applied here
         let settings = try PeerCall.conflictSettings.ask(self.target())
         try Transaction.run { try ConflictSettings.adopt(settings) }
+        let kinds = try PeerCall.sequenceKinds.ask(self.target())
+        try Transaction.run {
+            try SequenceKinds.adopt(kinds)
+            try SequenceKinds.warnOfLocalOnes()
+        }
         let origin = try self.require(self.record.origin, "origin")
         let lsn = try self.require(self.record.remoteLSN, "position")
         try Transaction.run {

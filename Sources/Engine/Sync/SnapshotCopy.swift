@@ -198,13 +198,72 @@ final class SnapshotCopy {
                                                                        '\(Self.copyTime)')
                     """,
                 workers: workers)
-            try copy.run(reader: self.reader) { try report(tables, $0) }
+            do {
+                try copy.run(reader: self.reader) { try report(tables, $0) }
+            } catch let error as RemoteError {
+                // a table that was dropped meanwhile, or changed
+                var changed: String?
+                do {
+                    changed = try self.changedTable(orDropped: true)
+                } catch is RemoteError {
+                } catch is BdrError {
+                }
+                throw changed.map { Self.changed($0) } ?? error as any Error
+            }
+            if let name = try self.changedTable(orDropped: false) {
+                throw Self.changed(name)
+            }
             try self.copySequences(to: Session.open(dsn: local, "this node with its own local_dsn", writes: true))
             try self.copyStamps(to: Session.open(dsn: local, "this node with its own local_dsn", writes: true))
             try CopyOrigins.remove()
         } catch let error as RemoteError {
             throw error.asError("the data could not be copied")
         }
+    }
+
+    /// Tables and their columns: file, and by whom the columns were written.
+    private static let shapes = """
+        SELECT c.oid, pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname), c.relfilenode,
+               c.relam::pg_catalog.text || ' ' || (SELECT pg_catalog.string_agg(a.attnum::pg_catalog.text || ' ' || a.xmin::pg_catalog.text, ',' ORDER BY a.attnum)
+                  FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0)
+          FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+         WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'bdr')
+        """
+
+    /// A table of the target that was written anew by ALTER TABLE since the snapshot: to the snapshot, which is older, it is empty
+    /// then. (So it is after TRUNCATE, but that comes by the stream, too.)
+    private func changedTable(orDropped: Bool) throws -> String? {
+        let seen = try self.reader.query(Self.shapes)
+        let now = try Session.open(dsn: self.target, "the join target").query(Self.shapes)
+        var rows: [String: Int] = [:]
+        for row in 0..<now.count {
+            if let oid = now[row, 0] {
+                rows[oid] = row
+            }
+        }
+        for row in 0..<seen.count {
+            guard let oid = seen[row, 0] else {
+                continue
+            }
+            guard let other = rows[oid] else {
+                if orDropped {
+                    return seen[row, 1]
+                }
+                continue
+            }
+            if seen[row, 2] != now[other, 2], seen[row, 3] != now[other, 3] {
+                return seen[row, 1]
+            }
+        }
+        return nil
+    }
+
+    /// Passes by itself: the copy is begun anew.
+    private static func changed(_ name: String) -> BdrError {
+        BdrError(
+            "40001", "table \(name) of the join target was changed while it was copied",
+            detail: "It was dropped, or written anew by ALTER TABLE. The copy is begun anew.",
+            hint: "Change tables before a node joins, or afterwards.")
     }
 
     /// What the copied rows, and those that are gone, need to be told from older changes that are on their way.

@@ -18,6 +18,7 @@ private struct Manager {
     private var applies: [UInt32: ManagedWorker] = [:]
     private var join = ManagedWorker(role: Int32(BDR_ROLE_JOIN), peer: 0, name: "join")
     private var group = ManagedWorker(role: Int32(BDR_ROLE_GROUP), peer: 0, name: "group")
+    private var sequence = ManagedWorker(role: Int32(BDR_ROLE_SEQUENCE), peer: 0, name: "sequence")
     /// By the node whose changes they get from another one.
     private var recoveries: [UInt32: ManagedWorker] = [:]
     /// Origins of the node, to be removed should the extension be dropped.
@@ -27,6 +28,9 @@ private struct Manager {
     /// The connection strings of peers when last looked at.
     private var ways: [UInt32: String] = [:]
     private var firstLook = true
+    /// Whether ranges of global sequences are to be got from the group, and when that is looked at again.
+    private var isAllocating = false
+    private var nextAllocation: Int64 = 0
     /// When the peers are told of this node's clock again, and in which state they were told last.
     private var nextClock: Int64 = 0
     private var toldAs = NodeState.none
@@ -73,6 +77,7 @@ private struct Manager {
             if try self.isGenuine(view.node) {
                 // first: what workers may write depends on what there is
                 try self.history.keep()
+                try self.lookForRanges(view.node)
                 try self.keepWorkers(view)
                 try self.measurePeers(view)
                 try self.keepStamps(view)
@@ -200,6 +205,7 @@ private struct Manager {
         try Self.keep(&self.applies, minimum, maximum) { view.peers[$0] != nil }
         try self.join.keep(wanted: view.joining, minimum: minimum, maximum: maximum)
         try self.group.keep(wanted: view.serving, minimum: minimum, maximum: maximum)
+        try self.sequence.keep(wanted: self.isAllocating, minimum: minimum, maximum: maximum)
         for peer in view.recovering where self.recoveries[peer] == nil {
             self.recoveries[peer] = ManagedWorker(role: Int32(BDR_ROLE_RECOVER), peer: peer, name: "recovery")
         }
@@ -217,6 +223,21 @@ private struct Manager {
                 workers[peer] = nil
             }
         }
+    }
+
+    /// There may be many sequences to look at: then not each time.
+    private mutating func lookForRanges(_ node: LocalNode) throws {
+        let start = bdr_host_now()
+        guard node.isInGroup, node.state == .active else {
+            self.isAllocating = false
+            return
+        }
+        guard start >= self.nextAllocation || self.nextAllocation > start &+ 30_000_000 else {
+            return
+        }
+        self.isAllocating = try Transaction.run { try Galloc.isWanted() }
+        let end = bdr_host_now()
+        self.nextAllocation = end &+ min(30_000_000, max(0, end &- start) &* 50)
     }
 
     private mutating func measurePeers(_ view: View) throws {
@@ -271,7 +292,7 @@ private struct Manager {
     private var pause: Int64 {
         let now = bdr_host_now()
         var pause: Int64 = 1000
-        for worker in Array(self.applies.values) + Array(self.recoveries.values) + [self.join, self.group] {
+        for worker in Array(self.applies.values) + Array(self.recoveries.values) + [self.join, self.group, self.sequence] {
             if let due = worker.due(now: now) {
                 pause = min(pause, due)
             }
@@ -316,6 +337,7 @@ private enum Leftovers {
             try Workers.stopApply(of: peer)
         }
         try Workers.stop(role: Int32(BDR_ROLE_GROUP), of: 0)
+        try Workers.stop(role: Int32(BDR_ROLE_SEQUENCE), of: 0)
         let slots = try Transaction.run {
             try SQL.query(
                 """

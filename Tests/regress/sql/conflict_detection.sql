@@ -129,6 +129,8 @@ DROP TABLE pg_temp.cd_g;
 RESET search_path;
 DROP SCHEMA cd CASCADE;
 DROP SCHEMA cd_n CASCADE;
+-- roles are those of the other node, too, which has to have dropped what they own
+SELECT bdr.wait_slot_confirm_lsn();
 DROP ROLE cd_user;
 DROP ROLE cd_owner;
 DROP VIEW detection;

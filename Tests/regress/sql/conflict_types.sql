@@ -4,6 +4,7 @@
 -- steps, so that what two does in step 1 is older than what one does in step 2, and what it does in step 3 is newer. Node one
 -- resolves as the round says, two as a new node does.
 
+SET bdr.ddl_replication = off; SET client_min_messages = error;
 \getenv abs_srcdir PG_ABS_SRCDIR
 \set apart :abs_srcdir '/include/apart.sql'
 CREATE TABLE ct_step (nr serial PRIMARY KEY, step text, statement text);
@@ -37,6 +38,7 @@ CREATE VIEW told AS SELECT conflict_type AS type, conflict_resolution AS resolut
 	FROM bdr.conflict_history ORDER BY local_time, remote_change_nr;
 CREATE VIEW counted AS SELECT relname, conflict_type, nconflict, napplied, nskipped, nunrecorded FROM bdr.stat_conflicts;
 \c node2
+SET bdr.ddl_replication = off; SET client_min_messages = error;
 CREATE TABLE ct_step (nr serial PRIMARY KEY, step text, statement text);
 CREATE TABLE ct_skip (id int PRIMARY KEY, code text UNIQUE, other text UNIQUE, v text);
 CREATE TABLE ct_update (LIKE ct_skip INCLUDING ALL);
@@ -58,6 +60,7 @@ CREATE VIEW told AS SELECT conflict_type AS type, conflict_resolution AS resolut
 TRUNCATE bdr.conflict_history;
 
 \c node1
+SET bdr.ddl_replication = off; SET client_min_messages = error;
 TRUNCATE bdr.conflict_history;
 ALTER SYSTEM SET bdr.max_worker_backoff_delay = '100ms';
 SELECT pg_reload_conf();
@@ -268,6 +271,7 @@ TRUNCATE bdr.conflict_history;
 TABLE ct_error ORDER BY id;
 TRUNCATE bdr.conflict_history;
 \c node1
+SET bdr.ddl_replication = off; SET client_min_messages = error;
 
 SELECT count(*) AS errors FROM bdr.worker_errors;
 ALTER SYSTEM RESET bdr.max_worker_backoff_delay;
@@ -277,6 +281,7 @@ DROP VIEW told, counted;
 DROP TABLE ct_step, ct_skip, ct_update, ct_newer, ct_error;
 DROP PROCEDURE run, apart, together, resolve, stops_until;
 \c node2
+SET bdr.ddl_replication = off; SET client_min_messages = error;
 SELECT count(*) AS errors FROM bdr.worker_errors;
 DROP VIEW told;
 DROP TABLE ct_step, ct_skip, ct_update, ct_newer, ct_error;

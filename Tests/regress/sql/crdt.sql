@@ -1,6 +1,7 @@
 -- Conflict-free types: counters and sums that every node adds to in a part of its own.
 
 -- What there is
+SET bdr.ddl_replication = off; SET client_min_messages = error;
 SELECT typname, typtype, format_type(typbasetype, NULL) AS base, typstorage, obj_description(oid, 'pg_type') AS comment FROM pg_type
 	WHERE typnamespace = 'bdr'::regnamespace AND typname LIKE 'crdt\_%' AND typtype IN ('b', 'd') ORDER BY 1;
 SELECT * FROM bdr.crdt_handlers ORDER BY crdt_type_id::text;
@@ -21,6 +22,7 @@ CREATE TABLE crdt (id int PRIMARY KEY, g bdr.crdt_gcounter NOT NULL DEFAULT 0, s
 	e bdr.crdt_delta_sum DEFAULT 0);
 ALTER TABLE crdt REPLICA IDENTITY FULL;
 \c node2
+SET bdr.ddl_replication = off; SET client_min_messages = error;
 CREATE TABLE crdt (gone int, id int PRIMARY KEY, q bdr.crdt_pnsum DEFAULT 0, p bdr.crdt_pncounter NOT NULL DEFAULT 0,
 	s bdr.crdt_gsum NOT NULL DEFAULT 0.00, g bdr.crdt_gcounter NOT NULL DEFAULT 0, d bdr.crdt_delta_counter NOT NULL DEFAULT 0,
 	e bdr.crdt_delta_sum DEFAULT 0);
@@ -63,6 +65,7 @@ SELECT md5(string_agg(concat(id, bdr.crdt_gcounter_send(g), bdr.crdt_gsum_send(s
 	',' ORDER BY id)) = :'one_bytes' AS same_bytes FROM crdt;
 SELECT * FROM crdt ORDER BY id;
 \c node1
+SET bdr.ddl_replication = off; SET client_min_messages = error;
 -- who reads, and who is not an administrator
 CREATE ROLE regress_user;
 GRANT SELECT, UPDATE ON crdt TO regress_user;
@@ -84,6 +87,7 @@ RESET bdr.crdt_raw_value;
 SELECT g, q FROM crdt WHERE id = 6;
 SELECT bdr.wait_slot_confirm_lsn();
 \c node2
+SET bdr.ddl_replication = off; SET client_min_messages = error;
 SELECT g, q FROM crdt WHERE id = 6;
 RESET bdr.crdt_raw_value;
 SET bdr.crdt_raw_value = off;
@@ -91,6 +95,7 @@ SELECT g, q FROM crdt WHERE id = 6;
 ALTER DATABASE node1 RESET bdr.crdt_raw_value;
 ALTER DATABASE node2 RESET bdr.crdt_raw_value;
 \c node1
+SET bdr.ddl_replication = off; SET client_min_messages = error;
 
 -- Order, groups, aggregates, statistics, indexes: by value
 CREATE TEMPORARY TABLE many AS SELECT i, (i % 10)::bdr.crdt_gcounter AS g, (i % 10 - 5)::bdr.crdt_pncounter AS p, (i % 10 * 0.25)::bdr.crdt_gsum AS s,
@@ -209,5 +214,6 @@ SELECT bdr.wait_slot_confirm_lsn();
 DROP TABLE crdt;
 SELECT count(*) AS errors FROM bdr.worker_errors;
 \c node2
+SET bdr.ddl_replication = off; SET client_min_messages = error;
 DROP TABLE crdt;
 SELECT count(*) AS errors FROM bdr.worker_errors;

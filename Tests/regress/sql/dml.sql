@@ -1,10 +1,6 @@
 -- INSERT, UPDATE, DELETE, TRUNCATE, COPY, MERGE and ON CONFLICT, both ways.
 
--- DDL is not replicated: the tables are made on each node.
-CREATE TABLE dml (k int PRIMARY KEY, v text, n numeric DEFAULT 1.50);
-CREATE TABLE dml_two (a int, b text, v int, PRIMARY KEY (b, a));
-CREATE TABLE dml_child (id int PRIMARY KEY, k int REFERENCES dml ON DELETE CASCADE ON UPDATE CASCADE);
-\c node2
+-- Tables that are made on one node are on the other one, too.
 CREATE TABLE dml (k int PRIMARY KEY, v text, n numeric DEFAULT 1.50);
 CREATE TABLE dml_two (a int, b text, v int, PRIMARY KEY (b, a));
 CREATE TABLE dml_child (id int PRIMARY KEY, k int REFERENCES dml ON DELETE CASCADE ON UPDATE CASCADE);
@@ -192,6 +188,7 @@ SELECT count(*) FROM dml WHERE k >= 100;
 
 -- deferred constraints, triggers and defaults act where the row is written, not where it arrives
 \c node2
+SET bdr.ddl_replication = off; SET client_min_messages = error;
 CREATE FUNCTION dml_mark() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.v := NEW.v || ' by ' || TG_OP; RETURN NEW; END $$;
 CREATE TRIGGER dml_mark BEFORE INSERT OR UPDATE ON dml FOR EACH ROW EXECUTE FUNCTION dml_mark();
 ALTER TABLE dml ALTER n SET DEFAULT 99;
@@ -205,6 +202,7 @@ SELECT bdr.wait_slot_confirm_lsn();
 \c node1
 SELECT * FROM dml WHERE k >= 200 ORDER BY k;
 \c node2
+SET bdr.ddl_replication = off; SET client_min_messages = error;
 DROP TRIGGER dml_mark ON dml;
 DROP FUNCTION dml_mark;
 

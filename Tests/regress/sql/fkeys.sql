@@ -1,11 +1,13 @@
 -- Triggers that set foreign keys to NULL whose row is gone.
 
+SET bdr.ddl_replication = off; SET client_min_messages = error;
 \getenv abs_srcdir PG_ABS_SRCDIR
 \set apart :abs_srcdir '/include/apart.sql'
 \set tables :abs_srcdir '/include/fkeys.sql'
 \i :apart
 \i :tables
 \c node2
+SET bdr.ddl_replication = off; SET client_min_messages = error;
 \i :apart
 \i :tables
 
@@ -58,6 +60,7 @@ CALL together();
 SELECT bdr.wait_slot_confirm_lsn();
 TABLE fk_all;
 \c node1
+SET bdr.ddl_replication = off; SET client_min_messages = error;
 TABLE fk_all;
 SELECT count(*) AS errors FROM bdr.worker_errors;
 
@@ -96,6 +99,7 @@ DROP VIEW fk_all;
 DROP TABLE fk_parent, fk_parts, fk_child, fk_full, fk_tenant, fk_listed, fk_name, fk_must, fk_of_parts, fk_self, fk_self_parts;
 DROP PROCEDURE apart, together;
 \c node2
+SET bdr.ddl_replication = off; SET client_min_messages = error;
 DROP VIEW fk_all;
 DROP TABLE fk_parent, fk_parts, fk_child, fk_full, fk_tenant, fk_listed, fk_name, fk_must, fk_of_parts, fk_self, fk_self_parts;
 DROP PROCEDURE apart, together;

@@ -1,5 +1,6 @@
 -- How a row is found: primary key, another unique index, the whole row; and what is refused where it can't be.
 
+SET bdr.ddl_replication = off; SET client_min_messages = error;
 \set VERBOSITY verbose
 CREATE TABLE by_index (a int NOT NULL, b text NOT NULL, c text);
 CREATE UNIQUE INDEX by_index_key ON by_index (b, a);
@@ -11,6 +12,7 @@ CREATE TABLE nothing (a int PRIMARY KEY, b text);
 ALTER TABLE nothing REPLICA IDENTITY NOTHING;
 CREATE TABLE deferred (a int PRIMARY KEY DEFERRABLE, b text);
 \c node2
+SET bdr.ddl_replication = off; SET client_min_messages = error;
 CREATE TABLE by_index (c text, a int NOT NULL, b text NOT NULL);
 CREATE UNIQUE INDEX by_index_key ON by_index (b, a);
 ALTER TABLE by_index REPLICA IDENTITY USING INDEX by_index_key;
@@ -40,6 +42,7 @@ SELECT * FROM keyless ORDER BY a;
 UPDATE whole SET c = c + 1 WHERE b = 'twin';
 SELECT bdr.wait_slot_confirm_lsn();
 \c node1
+SET bdr.ddl_replication = off; SET client_min_messages = error;
 SELECT * FROM whole ORDER BY a;
 
 -- Refused where it is written, as for tables in a publication.
@@ -61,8 +64,10 @@ INSERT INTO keyless VALUES (7, 'seven');
 UPDATE keyless SET b = 'can be found now';
 SELECT bdr.wait_slot_confirm_lsn();
 \c node2
+SET bdr.ddl_replication = off; SET client_min_messages = error;
 SELECT * FROM keyless;
 SELECT * FROM nothing;
 DROP TABLE by_index, whole, keyless, nothing, deferred;
 \c node1
+SET bdr.ddl_replication = off; SET client_min_messages = error;
 DROP TABLE by_index, whole, keyless, nothing, deferred;

@@ -2,8 +2,8 @@
 
 SELECT format('host=%s dbname=', current_setting('unix_socket_directories')) AS server \gset
 CREATE TABLE parting (id int PRIMARY KEY, v text);
+SELECT bdr.wait_slot_confirm_lsn();
 \c node2
-CREATE TABLE parting (id int PRIMARY KEY, v text);
 INSERT INTO parting VALUES (1, 'before');
 SELECT bdr.wait_slot_confirm_lsn();
 CREATE DATABASE node3;
@@ -66,6 +66,7 @@ SELECT count(*) AS nodes FROM bdr.node;
 DROP TABLE parting;
 \c node2
 DROP TABLE parting;
+SELECT bdr.wait_slot_confirm_lsn();
 \c node1
-DROP TABLE parting;
+SELECT to_regclass('parting') IS NULL AS is_gone;
 DROP DATABASE node3;

@@ -1,5 +1,6 @@
 -- The roles that come with bdr: what their members can read and do, as they find it.
 
+SET bdr.ddl_replication = off; SET client_min_messages = error;
 CREATE FUNCTION may(statement text) RETURNS text LANGUAGE plpgsql AS $$
 BEGIN
 	EXECUTE statement;
@@ -77,6 +78,7 @@ ROLLBACK;
 -- Rows of a user's own table replicate whoever the user is, and whatever rights the user has on the other node.
 GRANT CREATE ON SCHEMA public TO regress_nobody;
 \c node2
+SET bdr.ddl_replication = off; SET client_min_messages = error;
 GRANT CREATE ON SCHEMA public TO regress_nobody;
 SET ROLE regress_nobody;
 CREATE TABLE roles_own (id int PRIMARY KEY, v text);
@@ -84,16 +86,19 @@ RESET ROLE;
 ALTER TABLE roles_own OWNER TO regress_admin;
 ALTER TABLE roles_own ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
 \c node1
+SET bdr.ddl_replication = off; SET client_min_messages = error;
 SET ROLE regress_nobody;
 CREATE TABLE roles_own (id int PRIMARY KEY, v text);
 INSERT INTO roles_own VALUES (1, 'one');
 RESET ROLE;
 SELECT bdr.wait_slot_confirm_lsn();
 \c node2
+SET bdr.ddl_replication = off; SET client_min_messages = error;
 SELECT * FROM roles_own;
 DROP TABLE roles_own;
 REVOKE CREATE ON SCHEMA public FROM regress_nobody;
 \c node1
+SET bdr.ddl_replication = off; SET client_min_messages = error;
 DROP TABLE roles_own;
 REVOKE CREATE ON SCHEMA public FROM regress_nobody;
 DROP VIEW relations;

@@ -1,5 +1,6 @@
 -- Stream triggers: functions that see the changes of the other node before they are applied. Conflicts are made as in conflict_log.
 
+SET bdr.ddl_replication = off; SET client_min_messages = error;
 \getenv abs_srcdir PG_ABS_SRCDIR
 \set apart :abs_srcdir '/include/apart.sql'
 \i :apart
@@ -9,6 +10,7 @@ ALTER TABLE st_full REPLICA IDENTITY FULL;
 CREATE TABLE st_parts (id int PRIMARY KEY, v int) PARTITION BY RANGE (id);
 CREATE TABLE st_parts_all PARTITION OF st_parts DEFAULT;
 \c node2
+SET bdr.ddl_replication = off; SET client_min_messages = error;
 \i :apart
 CREATE TABLE st (x int DEFAULT 8, id int PRIMARY KEY, v int, w int);
 CREATE TABLE st_full (id int PRIMARY KEY, v text);
@@ -136,9 +138,12 @@ SELECT bdr.wait_slot_confirm_lsn();
 SELECT to_regclass('st_seen') IS NULL AS not_here;
 SELECT * FROM st ORDER BY id;
 \c node2
+SET bdr.ddl_replication = off; SET client_min_messages = error;
 SELECT bdr.drop_trigger('a tell_bdrt', 'st'), bdr.drop_trigger('tell', 'st');
 SELECT bdr.drop_trigger('tell', 'st');
+SET client_min_messages = notice;
 SELECT bdr.drop_trigger('tell', 'st', true);
+SET client_min_messages = error;
 TRUNCATE st_seen;
 
 -- Transform: rows are changed and dropped, in the order of names, keys too.
@@ -168,6 +173,7 @@ UPDATE st SET id = 50 WHERE id = 24;
 UPDATE st SET w = 5 WHERE id = 26;
 SELECT bdr.wait_slot_confirm_lsn();
 \c node2
+SET bdr.ddl_replication = off; SET client_min_messages = error;
 SELECT * FROM st WHERE id >= 20 ORDER BY id;
 SELECT bdr.drop_trigger('a', 'st'), bdr.drop_trigger('b', 'st');
 
@@ -210,6 +216,7 @@ CALL together();
 SELECT bdr.wait_slot_confirm_lsn();
 CALL together();
 \c node2
+SET bdr.ddl_replication = off; SET client_min_messages = error;
 SELECT * FROM st WHERE id >= 60 ORDER BY id;
 SELECT conflict_type, conflict_resolution, remote_tuple, local_tuple, apply_tuple FROM bdr.conflict_history WHERE relname = 'st'
 	ORDER BY local_time, remote_change_nr;
@@ -233,6 +240,7 @@ SELECT bdr.drop_trigger('bad', 'st');
 \c node1
 SELECT bdr.wait_slot_confirm_lsn();
 \c node2
+SET bdr.ddl_replication = off; SET client_min_messages = error;
 SELECT id, v FROM st WHERE id = 70;
 
 -- So does a conflict trigger that returns another key, or a row that it has changed itself.
@@ -263,6 +271,7 @@ SELECT bdr.drop_trigger('own', 'st');
 SELECT bdr.wait_slot_confirm_lsn();
 CALL together();
 \c node2
+SET bdr.ddl_replication = off; SET client_min_messages = error;
 SELECT * FROM st WHERE id >= 80;
 
 -- Values stored out of line; partitioned tables with other columns; DROP TABLE.
@@ -280,6 +289,7 @@ INSERT INTO st_parts VALUES (1, 1), (200, 2);
 UPDATE st_parts SET v = 30;
 SELECT bdr.wait_slot_confirm_lsn();
 \c node2
+SET bdr.ddl_replication = off; SET client_min_messages = error;
 SELECT line FROM st_seen ORDER BY n;
 SELECT id, length(v) FROM st_full;
 SELECT tableoid::regclass, * FROM st_parts ORDER BY id;
@@ -293,5 +303,6 @@ DROP FUNCTION st_tell, st_add, st_sum, st_wrong, st_long, st_other, st_definer;
 REVOKE CREATE ON SCHEMA public FROM regress_st_owner, regress_st_other;
 DROP ROLE regress_st_owner, regress_st_other;
 \c node1
+SET bdr.ddl_replication = off; SET client_min_messages = error;
 DROP TABLE st, st_full, st_parts;
 DROP PROCEDURE apart, together;

@@ -1,8 +1,7 @@
 -- Switching subscriptions off and on, waiting for what they bring, and how they fare when something is in the way.
 
 CREATE TABLE subs (id int PRIMARY KEY, v text);
-\c node2
-CREATE TABLE subs (id int PRIMARY KEY, v text);
+SELECT bdr.wait_slot_confirm_lsn();
 
 -- Off: what the other node writes does not come, what is written here goes
 \c node1
@@ -114,6 +113,7 @@ SELECT ninsert - :before_ninsert AS inserts, nupdate - :before_nupdate AS update
 
 -- Something is missing: replication stops with an error that says what, and goes on by itself once it is there.
 SELECT count(*) AS errors FROM bdr.worker_errors;
+SET bdr.ddl_replication = off; SET client_min_messages = error;
 ALTER TABLE subs RENAME TO subs_before;
 \c node2
 INSERT INTO subs VALUES (1, 'for a table that is not there'), (2, 'second');
@@ -122,6 +122,7 @@ CALL wait_for('EXISTS (SELECT FROM bdr.worker_errors)');
 SELECT DISTINCT node_group_name, origin_name, source_name, target_name, sub_name, worker_role_name, error_message FROM bdr.worker_errors;
 SELECT DISTINCT regexp_replace(error_context_message, 'LSN [0-9A-F/]+', 'LSN ...') AS context FROM bdr.worker_errors;
 CALL wait_for('(SELECT subscription_status <> ''replicating'' FROM bdr.subscription_summary)');
+SET bdr.ddl_replication = off; SET client_min_messages = error;
 DROP TABLE subs_before;
 CREATE TABLE subs (id int PRIMARY KEY, v text);
 \c node2
@@ -152,7 +153,9 @@ SELECT bdr.wait_slot_confirm_lsn();
 SELECT * FROM subs ORDER BY id;
 \c node2
 SELECT * FROM subs ORDER BY id;
+SET bdr.ddl_replication = off; SET client_min_messages = error;
 DROP TABLE subs;
 \c node1
 SELECT nconflict - :before_nconflict AS conflicts, nmissing - :before_nmissing AS missing FROM bdr.stat_subscription;
+SET bdr.ddl_replication = off; SET client_min_messages = error;
 DROP TABLE subs;

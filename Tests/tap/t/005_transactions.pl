@@ -86,7 +86,7 @@ $a->restart;
 $a->sql("COMMIT PREPARED 'three'");
 same_ok($a, $b, 't', 'a prepared transaction that outlived a restart');
 
-# DDL and rewrites of the same transaction, on tables that only one side changes.
+# DDL and rewrites of the same transaction.
 $a->sql(q{
 	BEGIN;
 	INSERT INTO t VALUES (11001, 'before');

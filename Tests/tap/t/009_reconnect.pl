@@ -76,7 +76,7 @@ same_ok($a, $b, 't', 'bdr workers terminated');
 }
 
 # An error in the data.
-$a->sql('CREATE TABLE only_on_a (id int PRIMARY KEY, v text)');
+$a->sql_here('CREATE TABLE only_on_a (id int PRIMARY KEY, v text)');
 $position = $b->log_position;
 $a->sql("BEGIN; INSERT INTO t VALUES (6000, 'same transaction'); INSERT INTO only_on_a VALUES (1, 'x'); COMMIT");
 $a->sql("INSERT INTO t VALUES (6001, 'after it')");
@@ -89,19 +89,19 @@ like($b->log_since($position), qr/during apply of INSERT to .*only_on_a/, 'the l
 $b->value_ok('SELECT count(*) FROM t WHERE id >= 6000', '0', 'nothing of the transaction, and nothing after it, is applied');
 $b->sql("INSERT INTO t VALUES (7000, 'other direction')");
 $a->wait_ok('SELECT v FROM t WHERE id = 7000', 'other direction', 'the other direction goes on');
-$b->sql('CREATE TABLE only_on_a (id int PRIMARY KEY, v text)');
+$b->sql_here('CREATE TABLE only_on_a (id int PRIMARY KEY, v text)');
 same_ok($a, $b, 'only_on_a', 'it goes on when the table is there');
 same_ok($a, $b, 't', 'with nothing skipped');
 replicating_ok($a, $b, 'both replicate again');
 
-$b->sql("ALTER TABLE t ADD CONSTRAINT strict CHECK (v <> 'bad')");
+$b->sql_here("ALTER TABLE t ADD CONSTRAINT strict CHECK (v <> 'bad')");
 $a->sql("INSERT INTO t VALUES (8000, 'bad')");
 $b->wait_ok($status, 'error', 'a CHECK of the receiver stops the stream');
 $error = $b->sql('SELECT error_message || E\'\n\' || error_context_message FROM bdr.worker_errors ORDER BY error_time DESC LIMIT 1');
 like($error, qr/strict.*during apply of INSERT to .*t.* from node "node_a"/s, 'and is named: ' . (split /\n/, $error)[0]);
 $b->restart;
 $b->wait_ok($status, 'error', 'after a restart as well');
-$b->sql('ALTER TABLE t DROP CONSTRAINT strict');
+$b->sql_here('ALTER TABLE t DROP CONSTRAINT strict');
 same_ok($a, $b, 't', 'it goes on without the CHECK');
 
 logs_ok($a, $b);

@@ -230,11 +230,11 @@ $b->value_ok('SELECT bdr.alter_subscription_disable()', '1', 'a subscription is 
 $b->wait_ok('SELECT count(*) FROM bdr.workers WHERE worker_role_name = $$apply$$', '0', 'its worker ends');
 $b->value_ok('SELECT bdr.alter_subscription_enable()', '1', 'and enabled');
 replicating_ok($a, $b, 'it replicates again');
-$b->sql('CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION $x$told to fail$x$; END $$;
+$b->sql_here('CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION $x$told to fail$x$; END $$;
 	CREATE TRIGGER fail BEFORE INSERT ON parent FOR EACH ROW EXECUTE FUNCTION fail(); ALTER TABLE parent ENABLE ALWAYS TRIGGER fail');
 $a->sql("INSERT INTO parent VALUES (90, 'for the error')");
 $b->wait_ok("SELECT count(*) > 0 FROM bdr.worker_errors WHERE error_message ~ 'told to fail'", 't', 'an error is recorded');
-$b->sql('DROP TRIGGER fail ON parent');
+$b->sql_here('DROP TRIGGER fail ON parent');
 same_ok($a, $b, 'parent', 'and passes');
 
 # Commits that wait for a peer: the appliers must not wait in turn, nor those who keep the workers going.

@@ -14,7 +14,7 @@ my ($a, $b) = node_pair(setup => q{CREATE TABLE t (id bigserial PRIMARY KEY, v t
 # Rows of the two nodes have different keys.
 $a->sql("INSERT INTO t (v) VALUES ('first')");
 wait_caught_up($a, $b);
-$b->sql("ALTER SEQUENCE t_id_seq RESTART 1000000");
+$b->sql_here("ALTER SEQUENCE t_id_seq RESTART 1000000");
 
 sub both_ways_ok
 {

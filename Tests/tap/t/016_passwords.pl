@@ -98,7 +98,7 @@ is(join('', grep { $_ } @activity), '', 'no session of bdr shows one');
 # The views, to whoever may read them.
 for my $node ($a, $b)
 {
-	$node->sql('CREATE ROLE watcher LOGIN IN ROLE bdr_read_all_stats, bdr_monitor, bdr_application, bdr_read_all_conflicts');
+	$node->sql_here('CREATE ROLE watcher LOGIN IN ROLE bdr_read_all_stats, bdr_monitor, bdr_application, bdr_read_all_conflicts');
 	my @views = split /\n/, $node->sql("SELECT c.oid::regclass FROM pg_class c WHERE relnamespace = 'bdr'::regnamespace AND relkind = 'v'");
 	cmp_ok(scalar @views, '>', 5, 'there are views');
 	for my $view (@views)

@@ -81,7 +81,7 @@ for my $round (1 .. 2)
 		ok(wait_until(sub { !$b->pids('apply') }), 'the peer receives nothing for a while');
 	}
 	$primary->sql("INSERT INTO gone_$round SELECT i, 'v' FROM generate_series(1, 100) i");
-	$primary->sql("DROP TABLE gone_$round");
+	$primary->sql_here("DROP TABLE gone_$round");
 	$primary->sql("VACUUM $_") for qw(pg_class pg_attribute pg_type pg_index);
 	my $lsn = $primary->commit_position;
 	$standby->wait_ok("SELECT pg_last_wal_replay_lsn() >= '$lsn'", 't', "round $round: the standby has this");

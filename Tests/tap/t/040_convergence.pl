@@ -27,6 +27,8 @@ wal_receiver_timeout = 2s
 wal_sender_timeout = 2s
 wal_receiver_status_interval = 1s
 deadlock_timeout = 100ms
+bdr.streaming_work_mem = 64kB
+max_worker_processes = 40
 CONF
 my $runs = $ENV{BDR_RUNS} // ($ENV{BDR_FULL_MATRIX} ? 50 : 0);
 my $seconds = $ENV{BDR_SECONDS} // ($runs ? 12 : 6);
@@ -155,6 +157,7 @@ sub run
 		diag($_->name . ": " . $_->sql('SELECT * FROM bdr.worker_errors ORDER BY error_time DESC LIMIT 3')) for @nodes;
 	}
 	$load->converged_ok(\@nodes, \%first, "seed $seed") or $good = 0;
+	same_rows($nodes[0], $_, 'ballast', "seed $seed: large transactions on " . $_->name) or $good = 0 for @nodes[ 1 .. $#nodes ];
 	for my $node (@nodes)
 	{
 		my ($conflicts, $missing) = split /\|/, $node->sql('SELECT COALESCE(sum(nconflict), 0), COALESCE(sum(nmissing), 0) FROM bdr.stat_subscription');

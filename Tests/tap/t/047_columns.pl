@@ -37,7 +37,7 @@ $_->sql('CREATE ROLE nobody_special') for $b, $c;
 join_node($b, $a);
 join_node($c, $b);
 # attribute numbers differ from now on
-$c->sql("ALTER TABLE $_ DROP COLUMN gone; ALTER TABLE $_ ADD COLUMN gone int") for 't', 'tc';
+$c->sql_here("ALTER TABLE $_ DROP COLUMN gone; ALTER TABLE $_ ADD COLUMN gone int") for 't', 'tc';
 
 sub settled
 {
@@ -144,9 +144,10 @@ $a->value_ok("SELECT bdr_column_timestamps::text ~ '^{source: commit, default: .
 settled();
 $b->value_ok("SELECT bdr_column_timestamps::jsonb ? 'modified' FROM tc WHERE id = 20", 'f', 'resolved where it is applied');
 $a->value_ok("SELECT count(*) > 0 FROM bdr.conflict_history WHERE conflict_resolution = 'merge'", 't', 'recorded as merged');
+$a->value_ok("SELECT bdr.alter_table_conflict_detection('t', 'row_origin')", 't', 'switched off');
+settled();
 for my $node (@all)
 {
-	$node->value_ok("SELECT bdr.alter_table_conflict_detection('t', 'row_origin')", 't', 'switched off on ' . $node->name);
 	$node->value_ok("SELECT count(*) FROM pg_attribute WHERE attrelid = 't'::regclass AND attname = 'bdr_column_timestamps'", '0', 'the column is gone');
 	$node->value_ok("SELECT count(*) FROM pg_trigger WHERE tgrelid = 't'::regclass", '0', 'and so are the triggers');
 }

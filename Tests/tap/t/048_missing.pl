@@ -26,7 +26,7 @@ $a->sql(q{
 create_first_node($a);
 join_node($b, $a);
 join_node($c, $a);
-$c->sql(q{
+$c->sql_here(q{
 	ALTER TABLE u ENABLE REPLICA TRIGGER wait;
 	SELECT bdr.alter_node_set_conflict_resolver('node_c', 'multiple_unique_conflicts', 'update_if_newer')});
 
@@ -77,7 +77,7 @@ release_all();
 
 # ---- a table that was dropped is remembered ----
 
-$c->sql('DROP TABLE dropped');
+$c->sql_here('DROP TABLE dropped');
 $c->stop('immediate');
 $c->start;
 $a->sql('INSERT INTO dropped VALUES (1); TRUNCATE dropped');

@@ -123,6 +123,13 @@ sub sql
 	return $self->safe_psql($self->db, $sql, %params);
 }
 
+# The same on this node alone: DDL in it is not replicated.
+sub sql_here
+{
+	my ($self, $sql, %params) = @_;
+	return $self->sql("SET bdr.ddl_replication = off; SET client_min_messages = error; $sql", %params);
+}
+
 # Runs a statement that has to fail; gives back { sqlstate, message, detail, hint, context, all }, with an undefined
 # sqlstate if it did not.
 sub error_of

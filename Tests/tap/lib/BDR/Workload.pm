@@ -126,7 +126,8 @@ sub structure
 {
 	my ($self) = @_;
 	my $rng = BDR::Workload::Random->new("$self->{seed} rows");
-	my $sql = '';
+	# what makes transactions so large that they are applied while they are in progress
+	my $sql = "CREATE TABLE ballast (made text, i int, filler text, PRIMARY KEY (made, i));\n";
 	for my $name (@{ $self->{tables} })
 	{
 		$sql .= "CREATE TABLE $name ($table{$name}{columns}); " . ($table{$name}{more} // '') . ";\n";
@@ -211,6 +212,9 @@ sub _transaction
 		my ($most) = @_;
 		return join '', map { $self->_statement($rng, $session, 's' . "$session.$number." . ++$statement, $from) } 1 .. 1 + $rng->below($most);
 	};
+	my $is_large = $rng->below(8) == 0;
+	$text .= $some->(1) if $is_large && $rng->below(2);
+	$text .= "INSERT INTO ballast SELECT '$session.$number', i, repeat('-', 100) FROM generate_series(1, 400) i;\n" if $is_large;
 	$text .= $some->($rng->below(3) ? 1 : 4);
 	if ($rng->below(5) == 0)
 	{
