@@ -11,7 +11,7 @@ use Test::More;
 use Time::HiRes qw(time);
 
 my ($a, $b) = node_pair(
-	conf => "track_io_timing = on\nlog_min_messages = warning",
+	conf => "track_io_timing = on\nbdr.ddl_replication = off",
 	setup => q{CREATE TABLE t (id int PRIMARY KEY, v text); CREATE TABLE u (id int PRIMARY KEY, v text UNIQUE)});
 
 # ---- counters of subscriptions ----
