@@ -1,5 +1,5 @@
 // libFuzzer's entry point: the bytes that a peer sends, to all decoders that meet them. Compiled into one module with the decoders
-// (scripts/fuzz). The first byte says which decoder gets the rest; whatever it is, the decoder reads it or throws.
+// (scripts/fuzz). The first byte says which decoder gets the rest: a digit, or the type of a message. Whatever it is, it is read or refused.
 //
 // Traps of Swift and reads outside of the input end the process; what is checked besides does so by `require`.
 
@@ -14,13 +14,14 @@ public func fuzzOneInput(_ data: UnsafePointer<UInt8>?, _ size: Int) -> CInt {
     bytes.copyMemory(from: UnsafeRawBufferPointer(start: data + 1, count: size - 1))
     let input = UnsafeRawBufferPointer(bytes)
     switch data[0] {
-    case UInt8(ascii: "m"): _ = try? consumeAll(input)
-    case UInt8(ascii: "f"): frames(input)
-    case UInt8(ascii: "r"): _ = try? ReplicationMessage(decoding: input)
-    case UInt8(ascii: "l"): rawRow(input)
-    case UInt8(ascii: "c"): copy(input)
-    case UInt8(ascii: "s"): state(input)
-    case UInt8(ascii: "d"): dsn(input)
+    case UInt8(ascii: "1"): _ = try? consumeAll(input)
+    case UInt8(ascii: "2"): frames(input)
+    case UInt8(ascii: "3"): _ = try? ReplicationMessage(decoding: input)
+    case UInt8(ascii: "4"): rawRow(input)
+    case UInt8(ascii: "5"): copy(input)
+    case UInt8(ascii: "6"): state(input)
+    case UInt8(ascii: "7"): dsn(input)
+    case UInt8(ascii: "8"): ddl(input)
     default:
         guard let type = MessageType(rawValue: data[0]) else {
             return 0
@@ -122,6 +123,11 @@ func consume(_ type: MessageType, _ body: UnsafeRawBufferPointer) throws(WireErr
     case .delete: try consume(try DeleteMessage(decoding: body).old, of: body)
     case .truncate: require(try !TruncateMessage(decoding: body).relIds.isEmpty, "a truncate of nothing")
     case .message: inside(try LogicalMessage(decoding: body).content, body, "a message")
+    case .streamStart: _ = try StreamStartMessage(decoding: body)
+    case .streamStop: break
+    case .subtransaction: _ = try SubtransactionMessage(decoding: body)
+    case .streamAbort: _ = try StreamAbortMessage(decoding: body)
+    case .streamCommit: _ = try StreamCommitMessage(decoding: body)
     }
 }
 
@@ -180,6 +186,17 @@ func copy(_ bytes: UnsafeRawBufferPointer) {
         }
         offset = end
     }
+}
+
+/// What was understood can be written, and is understood again.
+func ddl(_ bytes: UnsafeRawBufferPointer) {
+    guard let message = try? DdlMessage(decoding: bytes) else {
+        return
+    }
+    guard let written = try? message.encoded() else {
+        return
+    }
+    require(written.withUnsafeBytes { (try? DdlMessage(decoding: $0)) != nil }, "a statement can't be read again")
 }
 
 // MARK: Conflict-free values
