@@ -1679,27 +1679,6 @@ END
 $function$;
 COMMENT ON FUNCTION bdr.monitor_local_replslots() IS 'whether all peers receive from their slots here: OK, CRITICAL or UNKNOWN';
 
-CREATE FUNCTION bdr.is_node_connected(node_name name) RETURNS boolean
-	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp AS $function$
-BEGIN
-	IF NOT EXISTS (SELECT FROM bdr.node_slots s WHERE s.target_name = is_node_connected.node_name) THEN
-		RAISE EXCEPTION USING ERRCODE = 'undefined_object', MESSAGE = format('there is no other node %I in the group', node_name),
-			HINT = 'See bdr.node_summary.';
-	END IF;
-	RETURN EXISTS (SELECT FROM bdr.node_slots s WHERE s.target_name = is_node_connected.node_name AND s.active);
-END
-$function$;
-COMMENT ON FUNCTION bdr.is_node_connected(name) IS 'whether another node is connected to this one, to receive';
-
-CREATE FUNCTION bdr.is_node_ready(node_name name, span interval DEFAULT NULL) RETURNS boolean
-	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp AS $function$
-BEGIN
-	RETURN bdr.is_node_connected(node_name) AND (span IS NULL OR EXISTS (SELECT FROM bdr.node_replication_rates r
-		WHERE r.target_name = is_node_ready.node_name AND COALESCE(r.replay_lag, '0') <= span));
-END
-$function$;
-COMMENT ON FUNCTION bdr.is_node_ready(name, interval) IS 'whether another node is connected to this one and no further behind than that';
-
 CREATE FUNCTION bdr.get_node_sub_receive_lsn(node_name name, committed boolean DEFAULT true) RETURNS pg_lsn
 	LANGUAGE sql VOLATILE PARALLEL RESTRICTED SET search_path = pg_catalog, pg_temp AS $function$
 	SELECT CASE WHEN committed THEN s.receive_commit_lsn ELSE s.receive_lsn END FROM bdr.subscription_summary s
@@ -1776,6 +1755,87 @@ COMMENT ON COLUMN bdr.group_slot_retention.past_bound IS 'the peer needs more th
 COMMENT ON COLUMN bdr.group_slot_retention.last_report_time IS 'when the peer has told last how far it is';
 
 -- ---------------------------------------------------------------------------------------------------------------------
+-- Health: may a node get traffic? Poolers ask this often, so it reads shared memory and small tables only. In PL/pgSQL, as the
+-- views are defined above and a node that is not in a group has to answer, too.
+-- ---------------------------------------------------------------------------------------------------------------------
+
+CREATE FUNCTION bdr.node_health(OUT ready boolean, OUT state text, OUT reason text, OUT node_name name, OUT lag_bytes bigint)
+	RETURNS record
+	LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED SET search_path = pg_catalog, pg_temp AS $function$
+DECLARE
+	peer record;
+BEGIN
+	ready := false;
+	SELECT l.node_name, l.peer_state_name INTO node_name, state FROM bdr.local_node_summary l;
+	IF state IS NULL THEN
+		state := 'NONE';
+		reason := 'this database is no node';
+		RETURN;
+	ELSIF pg_is_in_recovery() THEN
+		reason := 'the server is a standby';
+		RETURN;
+	ELSIF state <> 'ACTIVE' THEN
+		reason := format('the node is %s', state);
+		RETURN;
+	END IF;
+	lag_bytes := 0;
+	FOR peer IN SELECT o.node_name, CASE WHEN s.sub_enabled THEN COALESCE(w.status, 'down') ELSE 'disabled' END AS status,
+			COALESCE(pg_wal_lsn_diff(w.receive_lsn, w.last_xact_flush_lsn), 0) AS behind, w.last_error_sqlstate, w.last_error_message
+		FROM bdr.subscription s JOIN bdr.node o ON o.node_id = s.origin_node_id AND o.node_state = 8
+			LEFT JOIN bdr.show_subscription_status() w ON w.peer = s.origin_node_id
+		ORDER BY o.node_name
+	LOOP
+		lag_bytes := GREATEST(lag_bytes, peer.behind::bigint);
+		-- a peer that can't be reached keeps nobody from working: that is when this node is needed
+		CONTINUE WHEN peer.status = 'replicating' OR peer.status <> 'disabled' AND peer.last_error_sqlstate ~ '^(08|57P)'
+			AND peer.status <> 'catchup';
+		reason := concat_ws('; ', reason, CASE peer.status
+			WHEN 'disabled' THEN format('receiving from %s is disabled', peer.node_name)
+			WHEN 'error' THEN format('applying from %s fails: %s', peer.node_name, peer.last_error_message)
+			WHEN 'catchup' THEN format('catching up with %s', peer.node_name)
+			ELSE format('receiving from %s is starting', peer.node_name) END);
+	END LOOP;
+	ready := reason IS NULL;
+END $function$;
+COMMENT ON FUNCTION bdr.node_health() IS 'whether the local node may get traffic, and why not';
+
+CREATE FUNCTION bdr.is_node_connected(node_name name) RETURNS boolean
+	LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED SET search_path = pg_catalog, pg_temp AS $function$
+DECLARE
+	wanted alias FOR node_name;
+	connected boolean;
+BEGIN
+	SELECT n.node_id = l.node_id
+		   OR EXISTS (SELECT FROM bdr.node_slots s WHERE s.target_id = n.node_id AND s.active)
+			  AND EXISTS (SELECT FROM bdr.subscription_summary r
+						   WHERE r.origin_id = n.node_id AND r.subscription_status IN ('replicating', 'catchup'))
+		INTO connected
+		FROM bdr.local_node_summary l, bdr.node n WHERE n.node_name = wanted;
+	IF connected IS NULL THEN
+		RAISE EXCEPTION USING ERRCODE = 'undefined_object', MESSAGE = format('there is no node %I', wanted),
+			HINT = 'See bdr.node_summary.';
+	END IF;
+	RETURN connected;
+END $function$;
+COMMENT ON FUNCTION bdr.is_node_connected(name) IS 'whether the local node sends to a node and receives from it';
+
+CREATE FUNCTION bdr.is_node_ready(node_name name, span interval DEFAULT NULL) RETURNS boolean
+	LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED SET search_path = pg_catalog, pg_temp AS $function$
+DECLARE
+	wanted alias FOR node_name;
+BEGIN
+	IF EXISTS (SELECT FROM bdr.local_node_summary l WHERE l.node_name = wanted) THEN
+		RETURN (SELECT h.ready FROM bdr.node_health() h);
+	END IF;
+	RETURN bdr.is_node_connected(wanted)
+		AND EXISTS (SELECT FROM bdr.node n WHERE n.node_name = wanted AND n.node_state = 8)
+		AND EXISTS (SELECT FROM bdr.node_replication_rates r WHERE r.target_name = wanted AND r.state = 'streaming'
+					   AND (span IS NULL OR r.replay_lag_bytes <= 0 OR r.replay_lag <= span));
+END $function$;
+COMMENT ON FUNCTION bdr.is_node_ready(name, interval) IS
+	'whether a node is an active member that has everything of the local one, or had it no longer than a span ago';
+
+-- ---------------------------------------------------------------------------------------------------------------------
 -- Rights
 -- ---------------------------------------------------------------------------------------------------------------------
 
@@ -1801,7 +1861,7 @@ GRANT SELECT ON bdr.local_node_summary, bdr.node, bdr.node_group, bdr.node_local
 GRANT SELECT ON bdr.stat_relation, bdr.replication_status, bdr.stat_activity, bdr.node_catchup_info, bdr.node_catchup_info_details,
 	bdr.event_summary TO bdr_read_all_stats;
 GRANT EXECUTE ON FUNCTION bdr.get_subscription_stats(), bdr.get_relation_stats(), bdr.internal_walsenders(), bdr.bdr_features(),
-	bdr.is_node_connected(name), bdr.is_node_ready(name, interval), bdr.get_node_sub_receive_lsn(name, boolean),
+	bdr.get_node_sub_receive_lsn(name, boolean),
 	bdr.get_node_sub_apply_lsn(name), bdr.node_group_type(text) TO bdr_read_all_stats;
 -- they ask other nodes
 GRANT SELECT ON bdr.group_versions_details, bdr.group_replslots_details, bdr.group_subscription_summary TO bdr_monitor;
@@ -1810,7 +1870,8 @@ GRANT EXECUTE ON FUNCTION bdr.monitor_group_versions(), bdr.monitor_group_raft()
 GRANT EXECUTE ON FUNCTION bdr.bdr_edition(), bdr.bdr_version(), bdr.bdr_version_num(), bdr.peer_state_name(oid),
 	bdr.show_subscription_status(), bdr.show_workers(), bdr.show_conflict_stats(), bdr.internal_conflict_types(),
 	bdr.internal_mask_dsn(text),
-	bdr.internal_object_name(text, text, text, text, text), bdr.local_group_slot_name() TO bdr_read_all_stats;
+	bdr.internal_object_name(text, text, text, text, text), bdr.local_group_slot_name(), bdr.node_health(),
+	bdr.is_node_connected(name), bdr.is_node_ready(name, interval) TO bdr_read_all_stats;
 GRANT EXECUTE ON FUNCTION bdr.wait_slot_confirm_lsn(text, pg_lsn), bdr.local_group_slot_name(),
 	bdr.create_conflict_trigger(text, text[], regclass, regprocedure, text[]),
 	bdr.create_transform_trigger(text, text[], regclass, regprocedure, text[]), bdr.drop_trigger(text, regclass, boolean),

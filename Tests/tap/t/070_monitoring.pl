@@ -140,7 +140,7 @@ $b->value_ok("SELECT bdr.get_node_sub_apply_lsn('node_a') >= '$lsn', bdr.get_nod
 # ---- connected, ready ----
 
 $a->value_ok("SELECT bdr.is_node_connected('node_b'), bdr.is_node_ready('node_b'), bdr.is_node_ready('node_b', '1 hour')", 't|t|t', 'a peer is connected and ready');
-$a->fails_ok("SELECT bdr.is_node_connected('node_x')", '42704', qr/no other node node_x/, qr/node_summary/, 'an unknown node');
+$a->fails_ok("SELECT bdr.is_node_connected('node_x')", '42704', qr/no node node_x/, qr/node_summary/, 'an unknown node');
 $a->value_ok("SELECT bdr.node_group_type('the_node_group')", 'normal', 'the type of the group');
 $a->value_ok("SELECT bool_and(available) FROM bdr.bdr_features() WHERE feature IN ('row replication', 'conflict-free types')", 't', 'what this version can do');
 $a->value_ok(q{SELECT count(*) > 0 FROM bdr.stat_activity WHERE backend_type = 'bdr apply' AND wait_event = 'BdrApplyWait'}, 't', 'what workers wait for has a name');
