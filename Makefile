@@ -9,7 +9,8 @@
 #   make check            installs what is missing, builds and runs all tests
 #   make bench            compares with native logical replication (BENCH_OPTS='--quick'; bench/run --help lists them)
 #   make reference        writes docs/reference.md from the catalog of what is built
-#   make check-swift | check-counts | check-regress | check-tap [TESTS='001_walk 008_crash']
+#   make dist             a source archive of what is committed, in BUILD
+#   make check-swift | check-counts | check-regress | check-upgrade | check-tap [TESTS='001_walk 008_crash']
 #
 # PG_CONFIG=… chooses another server, CC=clang another C compiler, BUILD=… another folder for what is built.
 # The rules that make and install the module are in Extension/pgxs.mk: they need the server's headers, which the targets
@@ -24,7 +25,7 @@ export PG_CONFIG BUILD
 
 MODULE_TARGETS = all installdirs bdr.so bdrctl install-bdrctl
 
-.PHONY: install uninstall $(MODULE_TARGETS) clean dependencies demo demo-ha demo-stop bench reference check check-swift check-counts check-regress check-tap
+.PHONY: install uninstall $(MODULE_TARGETS) clean dependencies demo demo-ha demo-stop bench reference dist check check-swift check-counts check-regress check-upgrade check-tap
 .DEFAULT_GOAL := all
 
 $(MODULE_TARGETS):
@@ -60,10 +61,17 @@ bench:
 reference: all
 	@scripts/reference
 
-check check-swift check-counts check-regress check-tap:
+check check-swift check-counts check-regress check-upgrade check-tap:
 	@scripts/install-dependencies check
 	@$(MAKE) --no-print-directory all
-	@scripts/check $(if $(filter check,$@),swift counts regress tap,$(@:check-%=%))
+	@scripts/check $(if $(filter check,$@),swift counts regress upgrade tap,$(@:check-%=%))
+
+# What Debian's tools take for the upstream sources: without debian/, under the name that they look for.
+VERSION = $(shell sed -n "s/^default_version = '\(.*\)'/\1/p" SQL/bdr.control)
+dist:
+	@mkdir -p $(BUILD)
+	git archive --format=tar.gz --prefix=bdr-$(VERSION)/ -o $(BUILD)/bdr_$(VERSION).orig.tar.gz HEAD ':!debian'
+	@echo $(BUILD)/bdr_$(VERSION).orig.tar.gz
 
 clean:
 	rm -rf $(BUILD)

@@ -5,6 +5,8 @@
  * worker and no hook, and functions that need them say so (bdr_require_preload).
  */
 #include "bdr.h"
+#include "apply_stats.h"
+#include "session_values.h"
 #include "ddl.h"
 #include "ddl_locks.h"
 #include "sequences.h"
@@ -359,6 +361,8 @@ DefineSettings(void)
 							0,
 							NULL, NULL, NULL);
 	bdr_conflict_detection_init();
+	bdr_apply_stats_define_settings();
+	bdr_session_values_init();
 	DefineCustomStringVariable("bdr.debug_join_pause_at",
 							   "Lets a join wait at a step, for tests.",
 							   "The name of a step, before which it waits, or the name with \":done\", when what it does is done but "

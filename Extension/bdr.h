@@ -221,6 +221,9 @@ extern void bdr_conflict_stats_forget(Oid database);
 extern bool bdr_conflict_history_has_room(void);
 extern void bdr_conflict_history_grew(uint64 bytes);
 
+/* workers.c: what the apply worker of a peer has counted; the last is how often it has connected. All 0 when there is none. */
+extern void bdr_worker_counters(uint32 peer, uint64 counters[BDR_COUNT_KINDS + 1]);
+
 /* hooks.c */
 extern void bdr_hooks_init(void);
 /* While on, what this session does is bdr's own work: the refusal of writes on a joining node does not hold. Gives back what

@@ -100,6 +100,8 @@ extern int32_t bdr_engine_alter_conflict_resolver(const char *node_name, const c
 extern int32_t bdr_engine_alter_conflict_log(const char *node_name, bool to_file, bool to_table, const char *const *types,
 											 const char *const *resolutions);
 extern int32_t bdr_engine_conflict_types(BdrSqlResult **result);
+/* Asks all nodes of the group a question (Nodes/GroupViews.swift). */
+extern int32_t bdr_engine_group_rows(const char *what, BdrSqlResult **result);
 /* names: ended by NULL, NULL for all nodes; group: NULL for any. *result: JSON. */
 extern int32_t bdr_engine_run_on_nodes(const char *const *names, const char *group, const char *query, char **result);
 /* subscription: NULL for the only one there is. */

@@ -76,6 +76,15 @@
 #define bdr_slot_acquire(name) ReplicationSlotAcquire((name), true)
 #endif
 
+/* How long reading and writing shared buffers took. */
+#if PG_VERSION_NUM >= 170000
+#define bdr_blk_read_time shared_blk_read_time
+#define bdr_blk_write_time shared_blk_write_time
+#else
+#define bdr_blk_read_time blk_read_time
+#define bdr_blk_write_time blk_write_time
+#endif
+
 /* A logical message; as before 17, its record is flushed with the transaction. */
 #if PG_VERSION_NUM >= 170000
 #define bdr_log_message(prefix, content, length, transactional) \

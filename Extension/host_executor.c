@@ -13,6 +13,7 @@
  * domains) runs as the owner of the table in a security-restricted operation.
  */
 #include "bdr.h"
+#include "apply_stats.h"
 #include "ddl_locks.h"
 #include "sequences.h"
 
@@ -1302,6 +1303,8 @@ bdr_host_executor_close(void)
 int32_t
 bdr_host_rel_use(BdrRel *rel, BdrRelationInfo *info)
 {
+	BdrTiming	timing;
+
 	HOST_BEGIN();
 	AcceptInvalidationMessages();
 	if (rel->target == NULL)
@@ -1316,7 +1319,11 @@ bdr_host_rel_use(BdrRel *rel, BdrRelationInfo *info)
 			}
 			if (rel->info.status == BDR_REL_MISSING || rel->info.status == BDR_REL_WRONG_KIND)
 				break;
+			timing.on = bdr_measures_relations && bdr_track_apply_lock_timing;
+			if (timing.on)
+				bdr_timing_start(&timing);
 			bdr_lock_for_apply(rel->oid);
+			bdr_lock_timing_add(&timing, rel->oid);
 			if (rel->valid)
 				break;
 			if (tries > 100)
@@ -2019,7 +2026,10 @@ LocateIn(Target *target, Leaf *leaf, TupleTableSlot *search, BdrFound *found)
 int32_t
 bdr_host_find(BdrRel *rel, const BdrRow *row, BdrFound *found)
 {
+	BdrTiming	timing;
+
 	memset(found, 0, sizeof(*found));
+	bdr_timing_begin(&timing);
 	HOST_BEGIN();
 	{
 		Target	   *target = UseTarget(rel);
@@ -2066,6 +2076,7 @@ bdr_host_find(BdrRel *rel, const BdrRow *row, BdrFound *found)
 		MemoryContextSwitchTo(old);
 		BecomeOurselves(&saved);
 	}
+	bdr_timing_end(&timing, rel->oid, BDR_COUNT_UPDATE, 0);
 	HOST_END();
 	return BDR_OK;
 }
@@ -2105,8 +2116,10 @@ int32_t
 bdr_host_insert(BdrRel *rel, const BdrRow *row, bool despite_stamps, BdrFound *found)
 {
 	volatile int32_t outcome = BDR_DONE;
+	BdrTiming	timing;
 
 	memset(found, 0, sizeof(*found));
+	bdr_timing_begin(&timing);
 	HOST_BEGIN();
 	{
 		Target	   *target = UseTarget(rel);
@@ -2176,6 +2189,7 @@ bdr_host_insert(BdrRel *rel, const BdrRow *row, bool despite_stamps, BdrFound *f
 		MemoryContextSwitchTo(old);
 		BecomeOurselves(&saved);
 	}
+	bdr_timing_end(&timing, rel->oid, BDR_COUNT_INSERT, outcome == BDR_DONE ? 1 : 0);
 	HOST_END();
 	return outcome;
 }
@@ -2638,8 +2652,10 @@ int32_t
 bdr_host_update_found(BdrRel *rel, const BdrRow *row, BdrFound *found)
 {
 	volatile int32_t outcome = BDR_DONE;
+	BdrTiming	timing;
 
 	memset(found, 0, sizeof(*found));
+	bdr_timing_begin(&timing);
 	HOST_BEGIN();
 	{
 		Target	   *target = UseTarget(rel);
@@ -2739,6 +2755,7 @@ bdr_host_update_found(BdrRel *rel, const BdrRow *row, BdrFound *found)
 		MemoryContextSwitchTo(old);
 		BecomeOurselves(&saved);
 	}
+	bdr_timing_end(&timing, rel->oid, BDR_COUNT_UPDATE, outcome == BDR_DONE ? 1 : 0);
 	HOST_END();
 	return outcome;
 }
@@ -2747,7 +2764,9 @@ int32_t
 bdr_host_delete_found(BdrRel *rel)
 {
 	volatile int32_t outcome = BDR_DONE;
+	BdrTiming	timing;
 
+	bdr_timing_begin(&timing);
 	HOST_BEGIN();
 	{
 		Target	   *target = UseTarget(rel);
@@ -2762,6 +2781,7 @@ bdr_host_delete_found(BdrRel *rel)
 		leaf->is_found = false;
 		BecomeOurselves(&saved);
 	}
+	bdr_timing_end(&timing, rel->oid, BDR_COUNT_DELETE, outcome == BDR_DONE ? 1 : 0);
 	HOST_END();
 	return outcome;
 }
@@ -2774,8 +2794,10 @@ int32_t
 bdr_host_insert_batch(BdrRel *rel, const BdrRow *rows, int32_t n, int32_t *done)
 {
 	volatile int32_t outcome = BDR_DONE;
+	BdrTiming	timing;
 
 	*done = 0;
+	bdr_timing_begin(&timing);
 	HOST_BEGIN();
 	{
 		Target	   *target = UseTarget(rel);
@@ -2884,6 +2906,7 @@ bdr_host_insert_batch(BdrRel *rel, const BdrRow *rows, int32_t n, int32_t *done)
 			PG_END_TRY();
 		}
 	}
+	bdr_timing_end(&timing, rel->oid, BDR_COUNT_INSERT, *done);
 	HOST_END();
 	return outcome;
 }
@@ -2991,6 +3014,9 @@ AddTruncated(Oid oid, List **relations, List **oids, List **logged)
 int32_t
 bdr_host_truncate(BdrRel *const *rels, int32_t n, bool cascade, bool restart_identity)
 {
+	BdrTiming	timing;
+
+	bdr_timing_begin(&timing);
 	HOST_BEGIN();
 	{
 		List	   *relations = NIL,
@@ -3040,6 +3066,14 @@ bdr_host_truncate(BdrRel *const *rels, int32_t n, bool cascade, bool restart_ide
 		foreach(cell, relations)
 			table_close((Relation) lfirst(cell), NoLock);
 		CommandCounterIncrement();
+	}
+	/* they are truncated together: each counts, and the time of all goes to the first */
+	for (int i = 0; i < n && timing.on; i++)
+	{
+		if (rels[i]->info.status == BDR_REL_MISSING)
+			continue;
+		bdr_timing_end(&timing, rels[i]->oid, BDR_COUNT_TRUNCATE, 1);
+		bdr_timing_start(&timing);
 	}
 	HOST_END();
 	return BDR_OK;

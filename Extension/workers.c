@@ -19,6 +19,7 @@
  * database once, to look for a node, and later where it is asked to or where a manager failed.
  */
 #include "bdr.h"
+#include "apply_stats.h"
 #include "ddl_locks.h"
 #include "sequences.h"
 #include "row_stamps.h"
@@ -239,6 +240,8 @@ RequestShmem(void)
 	RequestAddinShmemSpace(bdr_conflict_stats_shmem_size());
 	RequestAddinShmemSpace(bdr_locks_shmem_size());
 	RequestNamedLWLockTranche("bdr", 3);
+	RequestAddinShmemSpace(bdr_apply_stats_shmem_size());
+	RequestNamedLWLockTranche("bdr_apply_stats", 1);
 }
 
 static void
@@ -287,6 +290,7 @@ StartupShmem(void)
 	bdr_sequences_shmem_startup();
 	bdr_conflict_stats_shmem_startup();
 	bdr_locks_shmem_startup(&(GetNamedLWLockTranche("bdr") + 2)->lock);
+	bdr_apply_stats_shmem_startup();
 	LWLockRelease(AddinShmemInitLock);
 }
 
@@ -1327,6 +1331,7 @@ bdr_forget_database(Oid oid)
 		FreeDatabase(database);
 	LWLockRelease(shared->lock);
 	bdr_conflict_stats_forget(oid);
+	bdr_apply_stats_forget(oid);
 }
 
 /* Asks all workers of a database to stop; returns how many are still there. */
@@ -1501,8 +1506,25 @@ bdr_host_progress_count(int32_t kind, uint64_t n)
 {
 	Progress   *progress = MyProgress();
 
-	if (progress && kind >= 0 && kind < BDR_COUNT_KINDS)
+	if (progress && kind >= 0 && kind < BDR_COUNT_KINDS && bdr_track_subscription_apply)
 		pg_atomic_fetch_add_u64(&progress->counters[kind], n);
+}
+
+void
+bdr_worker_counters(uint32 peer, uint64 counters[BDR_COUNT_KINDS + 1])
+{
+	Worker	   *worker;
+
+	memset(counters, 0, sizeof(uint64) * (BDR_COUNT_KINDS + 1));
+	LWLockAcquire(shared->lock, LW_SHARED);
+	worker = FindWorker(MyDatabaseId, BDR_ROLE_APPLY, peer);
+	if (worker)
+	{
+		for (int kind = 0; kind < BDR_COUNT_KINDS; kind++)
+			counters[kind] = pg_atomic_read_u64(&worker->progress.counters[kind]);
+		counters[BDR_COUNT_KINDS] = pg_atomic_read_u64(&worker->progress.connects);
+	}
+	LWLockRelease(shared->lock);
 }
 
 /* ---- the session of a worker ---------------------------------------------------------------------------------- */
@@ -1743,6 +1765,8 @@ HandleWorkerError(const StartArguments *arguments, MemoryContext context)
 	NoteError(my_worker, sqlstate, error->message ? error->message : "");
 	LWLockRelease(shared->lock);
 	my_error_recorded = true;
+	if (!shutdown_requested)
+		bdr_apply_stats_error(error->sqlerrcode);
 	RESUME_INTERRUPTS();
 
 	/* a process that was asked to go has no business in the database any more */

@@ -118,6 +118,10 @@ int32_t bdr_host_conn_query(BdrConn *conn, const char *sql, int32_t nargs, const
 int32_t bdr_host_conn_run(BdrConn *conn, const char *sql, BdrSqlResult **result);
 /* Statements fail from now on (connection_failure) when no answer comes for so long; 0 = never. */
 void bdr_host_conn_set_timeout(BdrConn *conn, int32_t timeout_ms);
+/* Asks several servers one thing at the same time, and waits for at most timeout_ms. labels: two for each, given back with its
+ * rows. Rows: both labels, why there is no answer (NULL: there is one), and columns of the answer. */
+int32_t bdr_host_ask_nodes(int32_t n, const char *const *dsns, const char *const *options, const char *const *labels,
+						   const char *sql, int32_t columns, int32_t timeout_ms, BdrSqlResult **result);
 /* Sends a statement that ends in COPY BOTH (START_REPLICATION). */
 int32_t bdr_host_conn_start_copy_both(BdrConn *conn, const char *sql);
 
@@ -163,6 +167,8 @@ void bdr_host_free(void *memory);
 char *bdr_host_copy_text(const char *text);
 /* A path for a temporary file that the server removes by itself at its next start. */
 int32_t bdr_host_temp_path(const char *suffix, char *buffer, size_t size);
+/* Makes a file that only this user can read. */
+int32_t bdr_host_write_file(const char *path, const char *text);
 int32_t bdr_host_remove_file(const char *path);
 
 /* ---- this server and database --------------------------------------------------------------------------------- */
@@ -236,6 +242,10 @@ void bdr_host_progress_flushed(uint64_t remote_lsn);
 enum { BDR_COUNT_INSERT = 0, BDR_COUNT_UPDATE, BDR_COUNT_DELETE, BDR_COUNT_TRUNCATE, BDR_COUNT_COMMIT, BDR_COUNT_CONFLICT,
 	   BDR_COUNT_MISSING, BDR_COUNT_DDL, BDR_COUNT_KINDS };
 void bdr_host_progress_count(int32_t kind, uint64_t n);
+/* What it costs (apply_stats.c). connected: the stream of a peer begins, at this position. skipped: one of its transactions was
+ * passed over because somebody wanted that. */
+void bdr_host_stats_connected(uint32_t peer, uint64_t start_lsn);
+void bdr_host_stats_skipped(uint32_t peer);
 
 /* ---- DDL (host_ddl.c) ----------------------------------------------------------------------------------------- */
 

@@ -71,6 +71,7 @@ enum PeerCall: String {
     case globalLockRelease = "global_lock_release"
     case globalLockStatus = "global_lock_status"
     case globalLockWaits = "global_lock_waits"
+    case groupRows = "group_rows"
     case sequenceKinds = "sequence_kinds"
     case sequenceVote = "sequence_vote"
     case sequenceChunk = "sequence_chunk"
@@ -78,9 +79,26 @@ enum PeerCall: String {
     case sequenceLast = "sequence_last"
     case sequenceVotes = "sequence_votes"
 
+    /// Arguments contain a connection string, which may contain a password.
+    private var hasSecrets: Bool {
+        switch self {
+        case .checkBack, .beginJoin, .reserve: true
+        default: false
+        }
+    }
+
     /// Asks a node.
     @discardableResult
     func ask(_ connection: Connection, _ arguments: [String?] = []) throws -> Rows {
+        if self.hasSecrets {
+            // a server that logs statements would log the arguments, too
+            try connection.query(
+                """
+                SELECT pg_catalog.set_config('log_parameter_max_length_on_error', '0', false),
+                       CASE WHEN pg_catalog.has_parameter_privilege('log_parameter_max_length', 'SET')
+                            THEN pg_catalog.set_config('log_parameter_max_length', '0', false) END
+                """)
+        }
         let list = (0..<arguments.count).map { "$\($0 + 2)" }.joined(separator: ", ")
         return try connection.query(
             "SELECT * FROM bdr.internal_peer_call($1, VARIADIC ARRAY[\(list)]::pg_catalog.text[])",
@@ -191,6 +209,7 @@ enum PeerCall: String {
         case .globalLockRelease: return try LockVotes.release(argument(0))
         case .globalLockStatus: return try LockVotes.status(argument(0))
         case .globalLockWaits: return try LockVotes.waits(argument(0))
+        case .groupRows: return try GroupViews.answer(argument(0))
         case .sequenceKinds: return try SequenceKinds.describe()
         case .sequenceVote:
             return try Galloc.vote(argument(0), argument(1), argument(2), argument(3), argument(4))
