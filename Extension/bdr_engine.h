@@ -161,8 +161,9 @@ extern int64_t bdr_engine_sequence_reservation(char kind, uint64_t milliseconds,
 extern void bdr_engine_sequence_parts(char kind, int64_t value, int64_t *time, int32_t *node, int32_t *counter);
 extern bool bdr_engine_sequence_smallest(char kind, int64_t milliseconds, int64_t *value);
 /* Nodes/SequenceKinds.swift, with a superuser's rights. */
-extern int32_t bdr_engine_sequence_set_kind(uint32_t oid, const char *kind, bool has_start, int64_t start);
-extern int32_t bdr_engine_sequence_made(uint32_t oid, const char *kind);
+extern int32_t bdr_engine_sequence_set_kind(uint32_t oid, const char *kind, bool has_start, int64_t start, bool *has_used, int64_t *used);
+extern int32_t bdr_engine_sequence_made(uint32_t oid, const char *kind, bool replicated);
+extern int32_t bdr_engine_sequence_warn(uint32_t table);
 extern int32_t bdr_engine_sequence_check_names(void);
 extern int32_t bdr_engine_sequence_check(uint32_t oid);
 /* Nodes/Galloc.swift: gets a range for a value that the sequence has come to, with a superuser's rights; the worker that does so ahead of time. */

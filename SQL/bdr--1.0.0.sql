@@ -969,7 +969,13 @@ CREATE FUNCTION bdr.row_version_trigger() RETURNS trigger
 COMMENT ON FUNCTION bdr.row_version_trigger() IS 'counts up the version of a row';
 
 CREATE FUNCTION bdr.alter_table_conflict_detection(relation regclass, method text, column_name name DEFAULT NULL,
-	detector_args text DEFAULT NULL)
+	detector_args text DEFAULT NULL) RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'bdr_alter_table_conflict_detection';
+COMMENT ON FUNCTION bdr.alter_table_conflict_detection(regclass, text, name, text) IS
+	'how conflicts of a table are detected: row by row, or column by column';
+
+-- on this node; called by the function above
+CREATE FUNCTION bdr.internal_alter_conflict_detection(relation regclass, method text, column_name name, detector_args text)
 	RETURNS boolean LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp AS $function$
 DECLARE
 	t pg_catalog.pg_class;
@@ -1096,8 +1102,8 @@ BEGIN
 	RETURN true;
 END
 $function$;
-COMMENT ON FUNCTION bdr.alter_table_conflict_detection(regclass, text, name, text) IS
-	'how conflicts of a table are detected: row by row, or column by column';
+COMMENT ON FUNCTION bdr.internal_alter_conflict_detection(regclass, text, name, text) IS
+	'changes columns and triggers of a table on this node';
 
 CREATE FUNCTION bdr.column_timestamps_enable(relation regclass, column_name name DEFAULT 'cts', from_commit boolean DEFAULT false)
 	RETURNS boolean LANGUAGE sql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp AS $function$
@@ -1129,7 +1135,10 @@ COMMENT ON FUNCTION bdr.column_timestamps_disable(regclass, name) IS
 
 CREATE FUNCTION bdr.alter_sequence_set_kind(seqoid regclass, seqkind text, start bigint DEFAULT NULL) RETURNS void
 	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'bdr_alter_sequence_set_kind';
-COMMENT ON FUNCTION bdr.alter_sequence_set_kind(regclass, text, bigint) IS 'makes a sequence local, snowflakeid, timeshard or galloc; to be called on every node';
+COMMENT ON FUNCTION bdr.alter_sequence_set_kind(regclass, text, bigint) IS 'makes a sequence local, snowflakeid, timeshard or galloc';
+CREATE FUNCTION bdr.internal_sequence_set_kind(seqoid regclass, seqkind text, used bigint) RETURNS void
+	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'bdr_internal_sequence_set_kind';
+COMMENT ON FUNCTION bdr.internal_sequence_set_kind(regclass, text, bigint) IS 'does what another node did, which has asked all up to where they have counted';
 CREATE FUNCTION bdr.seq_nextval(sequence regclass) RETURNS bigint
 	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'bdr_seq_nextval';
 COMMENT ON FUNCTION bdr.seq_nextval(regclass) IS 'what nextval() does for sequences of all kinds';
@@ -1498,7 +1507,8 @@ GRANT EXECUTE ON FUNCTION bdr.wait_slot_confirm_lsn(text, pg_lsn), bdr.local_gro
 GRANT EXECUTE ON FUNCTION bdr.trigger_get_row(text), bdr.trigger_get_committs(text), bdr.trigger_get_xid(text),
 	bdr.trigger_get_type(), bdr.trigger_get_conflict_type(), bdr.trigger_get_origin_node_id(text) TO PUBLIC;
 GRANT SELECT ON bdr.trigger, bdr.triggers TO bdr_application;
-GRANT EXECUTE ON FUNCTION bdr.alter_sequence_set_kind(regclass, text, bigint) TO bdr_application;
+GRANT EXECUTE ON FUNCTION bdr.alter_sequence_set_kind(regclass, text, bigint),
+	bdr.internal_sequence_set_kind(regclass, text, bigint) TO bdr_application;
 -- They stand in plans for functions that everybody may call, and ask for the same rights on the sequence.
 GRANT EXECUTE ON FUNCTION bdr.seq_nextval(regclass), bdr.seq_currval(regclass), bdr.seq_lastval(),
 	bdr.internal_seq_setval(regclass, bigint), bdr.internal_seq_setval(regclass, bigint, boolean) TO PUBLIC;
