@@ -101,6 +101,8 @@ extern int32_t bdr_engine_alter_conflict_log(const char *node_name, bool to_file
 											 const char *const *resolutions);
 extern int32_t bdr_engine_conflict_types(BdrSqlResult **result);
 /* names: ended by NULL, NULL for all nodes; group: NULL for any. *result: JSON. */
+/* Sync/Resynchronization.swift */
+extern int32_t bdr_engine_resynchronize_table(const char *node, uint32_t table);
 extern int32_t bdr_engine_run_on_nodes(const char *const *names, const char *group, const char *query, char **result);
 /* subscription: NULL for the only one there is. */
 extern int32_t bdr_engine_skip_changes(const char *subscription, uint64_t lsn);

@@ -203,7 +203,7 @@ bdr_new_table(Node *statement)
 
 	/* a join creates tables as they are on the node it copies from */
 	if ((default_conflict_detection == ROW_ORIGIN && default_replica_identity == IDENTITY_DEFAULT) || creating_extension ||
-		bdr_internal_session || (bdr_is_worker() && !bdr_ddl_applying))
+		(!bdr_ddl_applying && (bdr_internal_session || bdr_is_worker())))
 		return none;
 	if (IsA(statement, CreateStmt) && ((CreateStmt *) statement)->ofTypename == NULL)
 	{
@@ -314,11 +314,11 @@ bdr_new_table_created(const BdrNewTable *table)
 	relation = table_open(creation.table, NoLock);
 	(void) RelationGetIndexList(relation);
 	has_key = OidIsValid(relation->rd_pkindex);
-	if (IsPrepared(relation) && !table->is_like)
-		detects = false;
 	/* a partition has the columns and triggers of its table */
-	else if (table->is_partition)
+	if (table->is_partition)
 		detects = detects && IdentityOf(get_partition_parent(creation.table, false)) == REPLICA_IDENTITY_FULL;
+	else if (IsPrepared(relation) && !table->is_like)
+		detects = false;
 	table_close(relation, NoLock);
 	if (detects || default_replica_identity == IDENTITY_FULL || (default_replica_identity == IDENTITY_AUTO && !has_key))
 		creation.identity = "FULL";

@@ -634,7 +634,7 @@ RunUtility(PlannedStmt *planned, const char *query, bool read_only_tree, Process
 		case T_CreateSeqStmt:
 		case T_CreateSchemaStmt:
 			if (!HasFunctions() || bdr_default_sequence_kind == BDR_DEFAULT_LOCAL || creating_extension ||
-				bdr_internal_session || (bdr_is_worker() && !bdr_ddl_applying) || bdr_local_node_id() == 0)
+				(!bdr_ddl_applying && (bdr_internal_session || bdr_is_worker())) || bdr_local_node_id() == 0)
 				break;
 			RunCreating(planned, query, read_only_tree, context, parameters, environment, destination, completion);
 			return;

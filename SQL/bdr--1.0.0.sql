@@ -203,6 +203,15 @@ CREATE TABLE bdr.origin_position (
 COMMENT ON TABLE bdr.origin_position IS
 	'up to where each node''s changes are applied, as a row: a snapshot shows exactly what it contains of each node';
 
+CREATE TABLE bdr.copied_position (
+	relid oid,
+	node_id oid,
+	position pg_lsn NOT NULL,
+	PRIMARY KEY (relid, node_id)
+);
+COMMENT ON TABLE bdr.copied_position IS
+	'up to where each node''s changes are in a table that was copied from another node: these are not applied to it again';
+
 CREATE TABLE bdr.part_state (
 	part_node_id oid PRIMARY KEY REFERENCES bdr.node ON DELETE CASCADE,
 	part_token text NOT NULL UNIQUE,
@@ -569,6 +578,11 @@ CREATE FUNCTION bdr.replicate_ddl_command(ddl_cmd text, replication_sets text[] 
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'bdr_replicate_ddl_command';
 COMMENT ON FUNCTION bdr.replicate_ddl_command(text, text[], text, boolean) IS
 	'runs DDL here and on the other nodes, whatever bdr.ddl_replication says';
+
+CREATE FUNCTION bdr.resynchronize_table_from_node(node_name name, relation regclass) RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME', 'bdr_resynchronize_table_from_node';
+COMMENT ON FUNCTION bdr.resynchronize_table_from_node(name, regclass) IS 'empties a table here and copies that of another node';
 
 CREATE FUNCTION bdr.request_replay_progress_update() RETURNS void
 	LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
