@@ -13,7 +13,7 @@ my @nodes = ($a, $b, $c);
 $a->sql(q{CREATE TABLE t (id bigint PRIMARY KEY, v text, n int NOT NULL); CREATE TABLE nokey (node text, n int);
 	CREATE TABLE child (id int PRIMARY KEY, t bigint REFERENCES t); CREATE TABLE parts (id int PRIMARY KEY) PARTITION BY RANGE (id);
 	CREATE TABLE g (id int PRIMARY KEY, "up per" text GENERATED ALWAYS AS (id::text || '!') STORED, k int GENERATED ALWAYS AS IDENTITY);
-	CREATE ROLE clerk; GRANT USAGE ON SCHEMA bdr TO clerk});
+	CREATE ROLE clerk});
 $_->sql('CREATE ROLE clerk') for $b, $c;
 create_first_node($a);
 join_node($b, $a);
@@ -34,8 +34,8 @@ $b->sql('SET bdr.ddl_replication = off; CREATE TABLE alone (id int PRIMARY KEY)'
 $b->fails_ok("SELECT bdr.resynchronize_table_from_node('node_a', 'alone')", '42P01', undef, undef, 'a table that the other node lacks');
 
 # Repaired: rows that differ, with replication kept away from them.
-my $damage = q{SET session_replication_role = replica; SELECT pg_replication_origin_create('damage') WHERE NOT EXISTS (SELECT FROM pg_replication_origin WHERE roname = 'damage');
-	SELECT pg_replication_origin_session_setup('damage');
+my $damage = q{SET session_replication_role = replica; SELECT pg_replication_origin_create('bdr_damage') WHERE NOT EXISTS (SELECT FROM pg_replication_origin WHERE roname = 'bdr_damage');
+	SELECT pg_replication_origin_session_setup('bdr_damage');
 	DELETE FROM t WHERE id % 3 = 0; UPDATE t SET v = 'damaged', n = -1 WHERE id % 5 = 0; INSERT INTO t SELECT 100000000 + i, 'surplus', 1 FROM generate_series(1, 100) i;
 	DELETE FROM g WHERE id > 50};
 $b->sql($damage);
