@@ -129,10 +129,24 @@ enum Resynchronization {
                 """, [origin])
             do {
                 let writer = try Session.open(dsn: local.dsn, here, writes: true)
-                try self.replace(table, origin: origin, node: node, reader: reader, locker: locker, writer: writer, other: other)
-                try writer.query("SELECT pg_catalog.pg_replication_origin_session_reset()")
+                // what can't be removed here the next copy of the table uses
+                func removeOrigin() throws {
+                    try writer.query("SELECT pg_catalog.pg_replication_origin_session_reset()")
+                    try other.query("SELECT pg_catalog.pg_replication_origin_drop($1)", [origin])
+                }
+                do {
+                    try self.replace(
+                        table, origin: origin, node: node, reader: reader, locker: locker, writer: writer, other: other)
+                } catch {
+                    do {
+                        try writer.query("ROLLBACK")
+                        try removeOrigin()
+                    } catch is RemoteError {
+                    }
+                    throw error
+                }
+                try removeOrigin()
             }
-            try other.query("SELECT pg_catalog.pg_replication_origin_drop($1)", [origin])
         } catch let error as RemoteError {
             throw error.asError("table \(table.name) could not be copied from node \"\(node)\"")
         }

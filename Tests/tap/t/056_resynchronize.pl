@@ -68,10 +68,10 @@ my %handle;
 for my $node (@nodes)
 {
 	$handle{ $node->name } = IPC::Run::start(
-		[ 'pgbench', '-n', '-c', '1', '-T', '25', '--max-tries', '100', '-R', '60', '-f', $writers{ $node->name }, $node->connstr($node->db) ],
+		[ 'pgbench', '-n', '-c', '1', '-T', '12', '--max-tries', '100', '-R', '60', '-f', $writers{ $node->name }, $node->connstr($node->db) ],
 		'<', \undef, '>', \my $out, '2>', \my $err);
 }
-my $deadline = time + 22;
+my $deadline = time + 10;
 my $rounds = 0;
 while (time < $deadline)
 {
