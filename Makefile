@@ -8,6 +8,7 @@
 #   make demo-stop        stops and removes what `make demo` or `make demo-ha` started
 #   make check            installs what is missing, builds and runs all tests
 #   make bench            compares with native logical replication (BENCH_OPTS='--quick'; bench/run --help lists them)
+#   make reference        writes docs/reference.md from the catalog of what is built
 #   make dist             a source archive of what is committed, in BUILD
 #   make check-swift | check-counts | check-regress | check-upgrade | check-tap [TESTS='001_walk 008_crash']
 #
@@ -24,7 +25,7 @@ export PG_CONFIG BUILD
 
 MODULE_TARGETS = all installdirs bdr.so bdrctl install-bdrctl
 
-.PHONY: install uninstall $(MODULE_TARGETS) clean dependencies demo demo-ha demo-stop bench dist check check-swift check-counts check-regress check-upgrade check-tap
+.PHONY: install uninstall $(MODULE_TARGETS) clean dependencies demo demo-ha demo-stop bench reference dist check check-swift check-counts check-regress check-upgrade check-tap
 .DEFAULT_GOAL := all
 
 $(MODULE_TARGETS):
@@ -56,6 +57,9 @@ bench:
 	@scripts/install-dependencies bench
 	@$(MAKE) --no-print-directory all
 	@bench/run $(BENCH_OPTS)
+
+reference: all
+	@scripts/reference
 
 check check-swift check-counts check-regress check-upgrade check-tap:
 	@scripts/install-dependencies check
