@@ -313,13 +313,15 @@ struct RelationData;
 extern void bdr_conflict_detection_init(void);
 /* attribute number of the version that an UPDATE trigger counts up; 0 when rows have none */
 extern AttrNumber bdr_row_version_attribute(struct RelationData *relation);
-/* a table that a command is about to create, to which bdr.default_conflict_detection applies once it is there */
+/* a table that a command is about to create, to which bdr.default_conflict_detection and bdr.default_replica_identity apply
+ * once it is there */
 typedef struct BdrNewTable
 {
 	Oid			namespace;		/* InvalidOid: none */
 	const char *name;
 	bool		is_partition;
 	bool		is_like;		/* columns of another table, without its triggers */
+	bool		is_filled;		/* by a query */
 } BdrNewTable;
 extern BdrNewTable bdr_new_table(Node *statement);
 extern void bdr_new_table_created(const BdrNewTable *table);

@@ -103,6 +103,8 @@ extern int32_t bdr_engine_conflict_types(BdrSqlResult **result);
 /* Asks all nodes of the group a question (Nodes/GroupViews.swift). */
 extern int32_t bdr_engine_group_rows(const char *what, BdrSqlResult **result);
 /* names: ended by NULL, NULL for all nodes; group: NULL for any. *result: JSON. */
+/* Sync/Resynchronization.swift */
+extern int32_t bdr_engine_resynchronize_table(const char *node, uint32_t table);
 extern int32_t bdr_engine_run_on_nodes(const char *const *names, const char *group, const char *query, char **result);
 /* subscription: NULL for the only one there is. */
 extern int32_t bdr_engine_skip_changes(const char *subscription, uint64_t lsn);
@@ -169,8 +171,9 @@ extern int64_t bdr_engine_sequence_reservation(char kind, uint64_t milliseconds,
 extern void bdr_engine_sequence_parts(char kind, int64_t value, int64_t *time, int32_t *node, int32_t *counter);
 extern bool bdr_engine_sequence_smallest(char kind, int64_t milliseconds, int64_t *value);
 /* Nodes/SequenceKinds.swift, with a superuser's rights. */
-extern int32_t bdr_engine_sequence_set_kind(uint32_t oid, const char *kind, bool has_start, int64_t start);
-extern int32_t bdr_engine_sequence_made(uint32_t oid, const char *kind);
+extern int32_t bdr_engine_sequence_set_kind(uint32_t oid, const char *kind, bool has_start, int64_t start, bool *has_used, int64_t *used);
+extern int32_t bdr_engine_sequence_made(uint32_t oid, const char *kind, bool replicated);
+extern int32_t bdr_engine_sequence_warn(uint32_t table);
 extern int32_t bdr_engine_sequence_check_names(void);
 extern int32_t bdr_engine_sequence_check(uint32_t oid);
 /* Nodes/Galloc.swift: gets a range for a value that the sequence has come to, with a superuser's rights; the worker that does so ahead of time. */

@@ -1,12 +1,15 @@
 /*
  * conflict_detection.c: how conflicts of a table are detected: the version that method row_version keeps in a column of each
- * row, and the method that new tables get (bdr.default_conflict_detection).
+ * row, and the method and replica identity that new tables get (bdr.default_conflict_detection,
+ * bdr.default_replica_identity).
  *
  * A version is counted up by a BEFORE UPDATE trigger, whose argument is the name of the column. Changes of other nodes bring
  * theirs along. That a row's version is not the one that a change was made with tells of a conflict also where the origin of
  * the row does not: it is compared where the change is applied (bdr_host_version_differs).
  */
 #include "bdr.h"
+#include "compat.h"
+#include "ddl.h"
 
 #include "access/htup_details.h"
 #include "access/table.h"
@@ -26,12 +29,15 @@
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "nodes/primnodes.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
+#include "utils/relcache.h"
 #include "utils/syscache.h"
 
 PG_FUNCTION_INFO_V1(bdr_row_version_trigger);
+PG_FUNCTION_INFO_V1(bdr_alter_table_conflict_detection);
 
 /* ---- versions of rows ----------------------------------------------------------------------------------------- */
 
@@ -147,6 +153,21 @@ static const struct config_enum_entry methods[] = {
 
 static int	default_conflict_detection = ROW_ORIGIN;
 
+enum
+{
+	IDENTITY_DEFAULT, IDENTITY_FULL, IDENTITY_NOTHING, IDENTITY_AUTO
+};
+
+static const struct config_enum_entry identities[] = {
+	{"default", IDENTITY_DEFAULT, false},
+	{"full", IDENTITY_FULL, false},
+	{"nothing", IDENTITY_NOTHING, false},
+	{"auto", IDENTITY_AUTO, false},
+	{NULL, 0, false}
+};
+
+static int	default_replica_identity = IDENTITY_DEFAULT;
+
 void
 bdr_conflict_detection_init(void)
 {
@@ -159,19 +180,30 @@ bdr_conflict_detection_init(void)
 							 PGC_USERSET,
 							 0,
 							 NULL, NULL, NULL);
+	DefineCustomEnumVariable("bdr.default_replica_identity",
+							 "Sets the replica identity of tables that are created.",
+							 "auto: FULL for tables without a primary key. Conflict detection by other methods than row_origin "
+							 "makes it FULL in any case.",
+							 &default_replica_identity,
+							 IDENTITY_DEFAULT,
+							 identities,
+							 PGC_USERSET,
+							 0,
+							 NULL, NULL, NULL);
 }
 
 /* A table that a statement is about to create, and that is replicated. */
 BdrNewTable
 bdr_new_table(Node *statement)
 {
-	BdrNewTable none = {InvalidOid, NULL, false, false};
+	BdrNewTable none = {InvalidOid};
 	BdrNewTable table = none;
 	const RangeVar *name = NULL;
 	ListCell   *cell;
 
-	/* a join creates tables as they are on the node it copies from, and what is done here reaches other nodes as DDL */
-	if (default_conflict_detection == ROW_ORIGIN || creating_extension || bdr_internal_session || bdr_is_worker())
+	/* a join creates tables as they are on the node it copies from */
+	if ((default_conflict_detection == ROW_ORIGIN && default_replica_identity == IDENTITY_DEFAULT) || creating_extension ||
+		(!bdr_ddl_applying && (bdr_internal_session || bdr_is_worker())))
 		return none;
 	if (IsA(statement, CreateStmt) && ((CreateStmt *) statement)->ofTypename == NULL)
 	{
@@ -181,7 +213,10 @@ bdr_new_table(Node *statement)
 			table.is_like = table.is_like || IsA(lfirst(cell), TableLikeClause);
 	}
 	else if (IsA(statement, CreateTableAsStmt) && ((CreateTableAsStmt *) statement)->objtype == OBJECT_TABLE)
+	{
 		name = ((CreateTableAsStmt *) statement)->into->rel;
+		table.is_filled = true;
+	}
 	if (name == NULL || name->relpersistence != RELPERSISTENCE_PERMANENT || bdr_local_node_id() == 0 ||
 		(name->schemaname && !OidIsValid(get_namespace_oid(name->schemaname, true))))
 		return none;
@@ -224,48 +259,128 @@ IdentityOf(Oid table)
 	return identity;
 }
 
-/* Whoever creates a table need not have the right to call what this does to it. */
-void
-bdr_new_table_created(const BdrNewTable *table)
+/* What is to be done to a table that was made, if anything. */
+typedef struct Creation
 {
-	Relation	relation;
-	char	   *name;
+	Oid			table;
+	const char *identity;		/* REPLICA IDENTITY */
+	bool		detects;		/* gets the method of detection */
+} Creation;
+
+/* Whoever creates a table need not have the right to call what this does to it. */
+static void
+Complete(void *argument)
+{
+	const Creation *creation = argument;
+	Oid			table = creation->table;
 	char	   *command;
-	Oid			oid;
 	Oid			user;
 	int			context;
-	bool		skip;
-
-	if (!OidIsValid(table->namespace))
-		return;
-	CommandCounterIncrement();
-	oid = get_relname_relid(table->name, table->namespace);
-	if (!OidIsValid(oid))
-		return;
-	relation = table_open(oid, NoLock);
-	name = quote_qualified_identifier(get_namespace_name(RelationGetNamespace(relation)), RelationGetRelationName(relation));
-	skip = IsPrepared(relation) && !table->is_like;
-	/* a partition has the columns and triggers of its table */
-	if (table->is_partition)
-		skip = IdentityOf(get_partition_parent(oid, false)) != REPLICA_IDENTITY_FULL;
-	table_close(relation, NoLock);
-	if (skip)
-		return;
 
 	GetUserIdAndSecContext(&user, &context);
 	SetUserIdAndSecContext(BOOTSTRAP_SUPERUSERID, context | SECURITY_LOCAL_USERID_CHANGE);
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-	command = psprintf("ALTER TABLE %s REPLICA IDENTITY FULL", name);
+	command = psprintf("ALTER TABLE %s REPLICA IDENTITY %s",
+					   quote_qualified_identifier(get_namespace_name(get_rel_namespace(table)), get_rel_name(table)),
+					   creation->identity);
 	if (SPI_execute(command, false, 0) != SPI_OK_UTILITY)
 		elog(ERROR, "could not run %s", command);
-	if (!table->is_partition)
+	if (creation->detects)
 	{
-		command = psprintf("SELECT bdr.alter_table_conflict_detection(%u::pg_catalog.oid::pg_catalog.regclass, '%s')", oid,
+		command = psprintf("SELECT bdr.alter_table_conflict_detection(%u::pg_catalog.oid::pg_catalog.regclass, '%s')", table,
 						   methods[default_conflict_detection].name);
 		if (SPI_execute(command, false, 0) != SPI_OK_SELECT)
 			elog(ERROR, "could not run %s", command);
 	}
 	SPI_finish();
 	SetUserIdAndSecContext(user, context);
+}
+
+void
+bdr_new_table_created(const BdrNewTable *table)
+{
+	Relation	relation;
+	Creation	creation = {InvalidOid, NULL, false};
+	bool		has_key;
+	bool		detects = default_conflict_detection != ROW_ORIGIN;
+
+	if (!OidIsValid(table->namespace))
+		return;
+	CommandCounterIncrement();
+	creation.table = get_relname_relid(table->name, table->namespace);
+	if (!OidIsValid(creation.table))
+		return;
+	relation = table_open(creation.table, NoLock);
+	(void) RelationGetIndexList(relation);
+	has_key = OidIsValid(relation->rd_pkindex);
+	/* a partition has the columns and triggers of its table */
+	if (table->is_partition)
+		detects = detects && IdentityOf(get_partition_parent(creation.table, false)) == REPLICA_IDENTITY_FULL;
+	else if (IsPrepared(relation) && !table->is_like)
+		detects = false;
+	table_close(relation, NoLock);
+	if (detects || default_replica_identity == IDENTITY_FULL || (default_replica_identity == IDENTITY_AUTO && !has_key))
+		creation.identity = "FULL";
+	else if (default_replica_identity == IDENTITY_NOTHING)
+		creation.identity = "NOTHING";
+	else
+		return;
+	creation.detects = detects && !table->is_partition;
+	/* the rows of a query were written to the table as it was created: other nodes get what follows as statements */
+	if (table->is_filled)
+		Complete(&creation);
+	else
+		bdr_ddl_quietly(Complete, &creation);
+}
+
+/* ---- bdr.alter_table_conflict_detection ----------------------------------------------------------------------- */
+
+static void
+CallInternal(void *argument)
+{
+	FunctionCallInfo outer = argument;
+	Oid			types[] = {REGCLASSOID, TEXTOID, NAMEOID, TEXTOID};
+	Oid			function = GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid, CStringGetDatum("internal_alter_conflict_detection"),
+										   PointerGetDatum(buildoidvector(types, 4)),
+										   ObjectIdGetDatum(get_namespace_oid(BDR_SCHEMA, false)));
+	FmgrInfo	flinfo;
+
+	LOCAL_FCINFO(inner, 4);
+
+	if (!OidIsValid(function))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_FUNCTION),
+				 errmsg("function bdr.internal_alter_conflict_detection is missing")));
+	fmgr_info(function, &flinfo);
+	InitFunctionCallInfoData(*inner, &flinfo, 4, InvalidOid, NULL, NULL);
+	for (int i = 0; i < 4; i++)
+		inner->args[i] = outer->args[i];
+	(void) FunctionCallInvoke(inner);
+}
+
+static const char *
+Literal(FunctionCallInfo fcinfo, int number, bool is_name)
+{
+	if (PG_ARGISNULL(number))
+		return "NULL";
+	return quote_literal_cstr(is_name ? NameStr(*PG_GETARG_NAME(number)) : text_to_cstring(PG_GETARG_TEXT_PP(number)));
+}
+
+/* What is wrong with the arguments, the function inside says. */
+Datum
+bdr_alter_table_conflict_detection(PG_FUNCTION_ARGS)
+{
+	if (!PG_ARGISNULL(0) && !PG_ARGISNULL(1) && get_rel_name(PG_GETARG_OID(0)) != NULL &&
+		bdr_owns_table(PG_GETARG_OID(0), GetUserId()))
+	{
+		Oid			table = PG_GETARG_OID(0);
+		const char *name = quote_qualified_identifier(get_namespace_name(get_rel_namespace(table)), get_rel_name(table));
+
+		(void) bdr_ddl_replicate("bdr.alter_table_conflict_detection()",
+								 psprintf("SELECT bdr.alter_table_conflict_detection(%s, %s, %s, %s)", quote_literal_cstr(name),
+										  Literal(fcinfo, 1, false), Literal(fcinfo, 2, true), Literal(fcinfo, 3, false)), table);
+	}
+	bdr_ddl_quietly(CallInternal, fcinfo);
+	PG_RETURN_BOOL(true);
 }

@@ -62,12 +62,21 @@ extern void bdr_ddl_warn(const BdrDdlFrame *frame);
 extern void bdr_ddl_run(const char *commands, const char *const *sets, const char *locking, bool here);
 /* Settings that a text's meaning depends on; ended by NULL. */
 extern const char *const bdr_ddl_settings[];
+/* Those that say what is done to new objects: name and what does nothing, in pairs, ended by NULL. */
+extern const char *const bdr_ddl_creation_settings[];
 /* Names this server among those of a group, also when another one was made as a copy of it. */
 extern char *bdr_ddl_server(void);
 /* For functions of ours that act like DDL: has other nodes run a statement, which may be a SELECT of such a function, as the user
  * and with the settings of this session. To be called before, or in the middle of, what is done here; takes the DDL lock, and with
  * a relation its DML lock. Does nothing where DDL would not be replicated; true if the statement was sent. */
 extern bool bdr_ddl_replicate(const char *tag, const char *statement, Oid relation);
+/* The same in two steps, where it takes some work to know what the others are to do: locks, and whether to send. */
+extern bool bdr_ddl_announce(const char *tag, Oid relation);
+extern void bdr_ddl_send(const char *tag, const char *statement);
+/* Runs what follows from a statement that was sent: other nodes do it by themselves, so statements in it are not. */
+extern void bdr_ddl_quietly(void (*run) (void *), void *argument);
+/* Whether a statement of another node is running: the settings of new objects are those of the message. */
+extern bool bdr_ddl_applying;
 extern void bdr_ddl_write(const char *content, Size length);
 
 #endif

@@ -86,6 +86,21 @@ const char *const bdr_ddl_settings[] = {
 	NULL
 };
 
+/* What they do is done on each node when it runs the statement, and is not sent. */
+const char *const bdr_ddl_creation_settings[] = {
+	"bdr.default_sequence_kind", "local",
+	"bdr.default_conflict_detection", "row_origin",
+	"bdr.default_replica_identity", "default",
+	NULL
+};
+
+/*
+ * Statements that run directly inside this one, or outside of any, follow from something that is sent, and are not. What event
+ * triggers do on their occasion is further inside.
+ */
+static bool quiet = false;
+static BdrDdlFrame *quiet_in = NULL;
+
 /* ---- the message ---------------------------------------------------------------------------------------------- */
 
 /*
@@ -109,7 +124,7 @@ bdr_ddl_write(const char *content, Size length)
 static bytea *
 Encode(const BdrDdlPlan *plan, const char *tag, const char *statement)
 {
-	const char *settings[2 * lengthof(bdr_ddl_settings) + 2];
+	const char *settings[2 * lengthof(bdr_ddl_settings) + lengthof(bdr_ddl_creation_settings) + 2];
 	const char *none[] = {NULL};
 	BdrDdl		ddl = {0};
 	int			n = 0;
@@ -125,6 +140,12 @@ Encode(const BdrDdlPlan *plan, const char *tag, const char *statement)
 			settings[n++] = bdr_ddl_settings[i];
 			settings[n++] = pstrdup(value);
 		}
+	}
+	/* the rows of a query come before that is done, so it is sent for itself afterwards */
+	for (int i = 0; bdr_ddl_creation_settings[i] != NULL && plan->kind != BDR_DDL_TABLE_AS; i += 2)
+	{
+		settings[n++] = bdr_ddl_creation_settings[i];
+		settings[n++] = pstrdup(GetConfigOption(bdr_ddl_creation_settings[i], false, false));
 	}
 	/* where tables lie by default is each server's own affair, unless the session said so */
 	tablespace = GetConfigOption("default_tablespace", false, false);
@@ -148,10 +169,8 @@ Encode(const BdrDdlPlan *plan, const char *tag, const char *statement)
 
 /* Writes a message, or keeps it until the statement around this one is written. */
 static void
-Emit(bytea *content)
+Emit(bytea *content, BdrDdlFrame *outer)
 {
-	BdrDdlFrame *outer = innermost ? innermost->outer : NULL;
-
 	for (; outer != NULL; outer = outer->outer)
 	{
 		if (outer->captures && outer->plan.kind == BDR_DDL_TEXT && outer->plan.after)
@@ -249,7 +268,7 @@ ObjectAccess(ObjectAccessType access, Oid class_id, Oid object_id, int sub_id, v
 		if (!RelationIsValid(relation))
 			elog(ERROR, "relation %u is not known while it is created", object_id);
 		if (relation->rd_rel->relpersistence == RELPERSISTENCE_PERMANENT)
-			Emit(Encode(&frame->plan, frame->tag, DefinitionOf(relation, frame->plan.into)));
+			Emit(Encode(&frame->plan, frame->tag, DefinitionOf(relation, frame->plan.into)), frame->outer);
 		RelationClose(relation);
 	}
 }
@@ -274,10 +293,11 @@ StatementText(PlannedStmt *planned, const char *query)
 	return pnstrdup(query + start, length);
 }
 
+/* around: the statement that another one, or a call, is running in. */
 static bool
-IsReplicating(void)
+IsReplicating(const BdrDdlFrame *around)
 {
-	return !bdr_is_worker() && !bdr_internal_session && !creating_extension && !IsInParallelMode() &&
+	return !(quiet && around == quiet_in) && !bdr_is_worker() && !bdr_internal_session && !creating_extension && !IsInParallelMode() &&
 		!RecoveryInProgress() && XLogLogicalInfoActive() && bdr_node_is_active();
 }
 
@@ -292,7 +312,7 @@ bdr_ddl_begin(BdrDdlFrame *frame, PlannedStmt *planned, const char *query, Proce
 	frame->outer = innermost;
 	innermost = frame;
 	/* what a statement does by the way, other nodes do by the way, too */
-	if (context == PROCESS_UTILITY_SUBCOMMAND || !IsReplicating())
+	if (context == PROCESS_UTILITY_SUBCOMMAND || !IsReplicating(frame->outer))
 		return;
 
 	enforce = bdr_ddl_replication || forced;
@@ -330,7 +350,7 @@ bdr_ddl_begin(BdrDdlFrame *frame, PlannedStmt *planned, const char *query, Proce
 
 	frame->captures = true;
 	if (frame->plan.kind == BDR_DDL_TEXT && !frame->plan.after)
-		Emit(Encode(&frame->plan, frame->tag, frame->text));
+		Emit(Encode(&frame->plan, frame->tag, frame->text), frame->outer);
 	frame->temp_flag = MyXactFlags & XACT_FLAGS_ACCESSEDTEMPNAMESPACE;
 	MyXactFlags &= ~XACT_FLAGS_ACCESSEDTEMPNAMESPACE;
 }
@@ -365,6 +385,28 @@ WarnOfMissingKey(const RangeVar *name)
 	relation_close(relation, NoLock);
 }
 
+/* Nodes would give out the same keys. */
+static void
+WarnOfLocalSequences(const RangeVar *name)
+{
+	Oid			relid = RangeVarGetRelid(name, NoLock, true);
+	Relation	relation = OidIsValid(relid) ? try_relation_open(relid, AccessShareLock) : NULL;
+	bool		is_new;
+	Oid			user;
+	int			context;
+
+	if (relation == NULL)
+		return;
+	is_new = relation->rd_createSubid == GetCurrentSubTransactionId();
+	relation_close(relation, NoLock);
+	if (!is_new)
+		return;
+	GetUserIdAndSecContext(&user, &context);
+	SetUserIdAndSecContext(BOOTSTRAP_SUPERUSERID, context | SECURITY_LOCAL_USERID_CHANGE);
+	ENGINE_CALL(bdr_engine_sequence_warn(relid));
+	SetUserIdAndSecContext(user, context);
+}
+
 void
 bdr_ddl_end(BdrDdlFrame *frame)
 {
@@ -381,17 +423,20 @@ bdr_ddl_end(BdrDdlFrame *frame)
 				 errdetail("Temporary objects are not there on other nodes."),
 				 errhint("Use permanent objects, or SET bdr.ddl_replication = off.")));
 	if (frame->captures && frame->plan.after)
-		Emit(Encode(&frame->plan, frame->tag, frame->text));
+		Emit(Encode(&frame->plan, frame->tag, frame->text), frame->outer);
 	foreach(cell, frame->deferred)
-		Emit(lfirst(cell));
+		Emit(lfirst(cell), frame->outer);
 	frame->deferred = NIL;
 }
 
 void
 bdr_ddl_warn(const BdrDdlFrame *frame)
 {
-	if (frame->captures && frame->plan.table)
-		WarnOfMissingKey(frame->plan.table);
+	if (!frame->captures || frame->plan.table == NULL)
+		return;
+	WarnOfMissingKey(frame->plan.table);
+	if (frame->plan.kind == BDR_DDL_TEXT)
+		WarnOfLocalSequences(frame->plan.table);
 }
 
 void
@@ -403,15 +448,58 @@ bdr_ddl_pop(BdrDdlFrame *frame)
 }
 
 bool
-bdr_ddl_replicate(const char *tag, const char *statement, Oid relation)
+bdr_ddl_announce(const char *tag, Oid relation)
+{
+	if (!IsReplicating(innermost))
+		return false;
+	if (OidIsValid(relation) &&
+		(get_rel_persistence(relation) != RELPERSISTENCE_PERMANENT || !bdr_is_user_namespace(get_rel_namespace(relation))))
+		return false;
+	if (!(bdr_ddl_replication || forced))
+	{
+		ereport(WARNING,
+				(errmsg("%s is not replicated because bdr.ddl_replication is off", tag)));
+		return false;
+	}
+	bdr_ddl_lock(OidIsValid(relation) ? BDR_DDL_LOCK_DML : BDR_DDL_LOCK_DDL, relation);
+	return true;
+}
+
+void
+bdr_ddl_send(const char *tag, const char *statement)
 {
 	BdrDdlPlan	plan = {BDR_DDL_TEXT};
 
-	if (!IsReplicating() || !(bdr_ddl_replication || forced))
+	Emit(Encode(&plan, tag, statement), innermost);
+}
+
+bool
+bdr_ddl_replicate(const char *tag, const char *statement, Oid relation)
+{
+	if (!bdr_ddl_announce(tag, relation))
 		return false;
-	bdr_ddl_lock(OidIsValid(relation) ? BDR_DDL_LOCK_DML : BDR_DDL_LOCK_DDL, relation);
-	Emit(Encode(&plan, tag, statement));
+	bdr_ddl_send(tag, statement);
 	return true;
+}
+
+void
+bdr_ddl_quietly(void (*run) (void *), void *argument)
+{
+	bool		was_quiet = quiet;
+	BdrDdlFrame *was_in = quiet_in;
+
+	quiet = true;
+	quiet_in = innermost;
+	PG_TRY();
+	{
+		run(argument);
+	}
+	PG_FINALLY();
+	{
+		quiet = was_quiet;
+		quiet_in = was_in;
+	}
+	PG_END_TRY();
 }
 
 /* ---- bdr.replicate_ddl_command -------------------------------------------------------------------------------- */
@@ -430,7 +518,7 @@ QueueOnly(PlannedStmt *planned, const char *query)
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 					 errmsg("%s can't be run on other nodes alone", frame.tag)));
 		if (frame.captures && frame.plan.after)
-			Emit(Encode(&frame.plan, frame.tag, frame.text));
+			Emit(Encode(&frame.plan, frame.tag, frame.text), frame.outer);
 	}
 	PG_CATCH();
 	{

@@ -2,6 +2,7 @@
  * functions.c: the SQL functions: take arguments from the server's calling convention, call the engine, give results back.
  */
 #include "bdr.h"
+#include "compat.h"
 #include "ddl.h"
 
 #include "access/xact.h"
@@ -12,10 +13,13 @@
 #include "storage/latch.h"
 #include "storage/lwlock.h"
 #include "storage/proc.h"
+#include "tcop/utility.h"
+#include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/guc.h"
+#include "utils/lsyscache.h"
 #include "utils/pg_lsn.h"
 #include "utils/resowner.h"
 
@@ -39,6 +43,7 @@ PG_FUNCTION_INFO_V1(bdr_run_on_all_nodes);
 PG_FUNCTION_INFO_V1(bdr_run_on_nodes);
 PG_FUNCTION_INFO_V1(bdr_run_on_group);
 PG_FUNCTION_INFO_V1(bdr_replicate_ddl_command);
+PG_FUNCTION_INFO_V1(bdr_resynchronize_table_from_node);
 PG_FUNCTION_INFO_V1(bdr_local_group_slot_name);
 PG_FUNCTION_INFO_V1(bdr_request_replay_progress_update);
 PG_FUNCTION_INFO_V1(bdr_promote_node);
@@ -399,6 +404,32 @@ bdr_replicate_ddl_command(PG_FUNCTION_ARGS)
 	bdr_ddl_run(command, TextArrayArgument(fcinfo, 1, "replication_sets"), TextArgument(fcinfo, 2),
 				FlagArgument(fcinfo, 3, "execute_locally"));
 	PG_RETURN_BOOL(true);
+}
+
+/* bdr.resynchronize_table_from_node(node_name name, relation regclass): by sessions of its own, which this one must not be in the
+ * way of. */
+Datum
+bdr_resynchronize_table_from_node(PG_FUNCTION_ARGS)
+{
+	Oid			table;
+
+	bdr_require_preload();
+	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
+		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("node_name and relation must not be null")));
+	table = PG_GETARG_OID(1);
+	if (get_rel_name(table) == NULL)
+		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE), errmsg("there is no table with OID %u", table)));
+	if (!bdr_owns_table(table, GetUserId()))
+		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_TABLE, get_rel_name(table));
+	PreventCommandIfReadOnly("bdr.resynchronize_table_from_node()");
+	if (IsTransactionBlock())
+		ereport(ERROR,
+				(errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+				 errmsg("bdr.resynchronize_table_from_node cannot run inside a transaction block"),
+				 errdetail("It is committed by itself, and would wait for what the transaction has locked."),
+				 errhint("Call it by a statement of its own.")));
+	ENGINE_CALL(bdr_engine_resynchronize_table(NameStr(*PG_GETARG_NAME(0)), table));
+	PG_RETURN_VOID();
 }
 
 Datum

@@ -375,7 +375,7 @@ bdr_host_sql_attempt(const char *sql, int32_t lock_timeout, BdrSqlResult **resul
 		BeginAttempt(&attempt);
 		PG_TRY();
 		{
-			(void) set_config_option("lock_timeout", timeout, PGC_SUSET, PGC_S_OVERRIDE, GUC_ACTION_SAVE, true, 0, false);
+			(void) set_config_option("lock_timeout", timeout, PGC_SUSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 			if (bdr_host_sql(sql, 0, NULL, result) != BDR_OK)
 				bdr_rethrow();
 			EndAttempt(&attempt);
@@ -676,7 +676,7 @@ WritePending(bool with_rows, ErrorData **reason)
 		ListCell   *cell;
 
 		/* whoever locks the history must not hold up replication; the setting ends with the subtransaction */
-		(void) set_config_option("lock_timeout", LOCK_TIMEOUT, PGC_SUSET, PGC_S_OVERRIDE, GUC_ACTION_SAVE, true, 0, false);
+		(void) set_config_option("lock_timeout", LOCK_TIMEOUT, PGC_SUSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 		SPI_connect();
 		Prepare();
 		foreach(cell, pending)

@@ -22,6 +22,8 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
+bool		bdr_ddl_applying = false;
+
 static void
 InStatement(void *arg)
 {
@@ -50,8 +52,17 @@ RoleOf(const BdrDdl *ddl)
 }
 
 static void
+Use(const char *name, const char *value)
+{
+	(void) set_config_option(name, value, PGC_SUSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+}
+
+static void
 UseSettings(const BdrDdl *ddl)
 {
+	/* the origin's decide, also when they are not sent */
+	for (int i = 0; bdr_ddl_creation_settings[i] != NULL; i += 2)
+		Use(bdr_ddl_creation_settings[i], bdr_ddl_creation_settings[i + 1]);
 	for (int i = 0; ddl->settings[i] != NULL; i += 2)
 	{
 		const char *name = ddl->settings[i];
@@ -59,11 +70,13 @@ UseSettings(const BdrDdl *ddl)
 
 		for (int j = 0; bdr_ddl_settings[j] != NULL && !known; j++)
 			known = strcmp(name, bdr_ddl_settings[j]) == 0;
+		for (int j = 0; bdr_ddl_creation_settings[j] != NULL && !known; j += 2)
+			known = strcmp(name, bdr_ddl_creation_settings[j]) == 0;
 		/* of another version, or of a language that is not loaded here */
 		if (!known || GetConfigOption(name, true, false) == NULL)
 			continue;
 		CheckText(ddl->settings[i + 1]);
-		(void) set_config_option(name, ddl->settings[i + 1], PGC_SUSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+		Use(name, ddl->settings[i + 1]);
 	}
 }
 
@@ -129,6 +142,7 @@ RunAsOrigin(const BdrDdl *ddl)
 		SetUserIdAndSecContext(role, SECURITY_LOCAL_USERID_CHANGE);
 		guc_level = NewGUCNestLevel();
 		UseSettings(ddl);
+		bdr_ddl_applying = true;
 		PushActiveSnapshot(GetTransactionSnapshot());
 		RunStatement(ddl);
 		PopActiveSnapshot();
@@ -137,6 +151,7 @@ RunAsOrigin(const BdrDdl *ddl)
 	}
 	PG_FINALLY();
 	{
+		bdr_ddl_applying = false;
 		SetSessionAuthorization(session, true);
 		SetUserIdAndSecContext(user, security);
 		debug_query_string = query;

@@ -399,6 +399,7 @@ MapRelation(BdrRel *rel)
 	}
 	rel->info.oid = rel->oid;
 	rel->info.relkind = local->rd_rel->relkind;
+	rel->info.file = local->rd_rel->relfilenode;
 	rel->owner = local->rd_rel->relowner;
 	if (local->rd_rel->relkind != RELKIND_RELATION && local->rd_rel->relkind != RELKIND_PARTITIONED_TABLE)
 	{

@@ -14,6 +14,7 @@
  */
 #include "bdr.h"
 #include "compat.h"
+#include "ddl.h"
 
 #include "access/detoast.h"
 #include "access/genam.h"
@@ -45,6 +46,7 @@
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/regproc.h"
 #include "utils/rel.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
@@ -873,9 +875,27 @@ StoreTrigger(const char *name, Relation relation, Oid function, int16 type, int1
 	CommandCounterIncrement();
 }
 
+static const char *
+TableLiteral(Oid table)
+{
+	return quote_literal_cstr(quote_qualified_identifier(get_namespace_name(get_rel_namespace(table)), get_rel_name(table)));
+}
+
+/* An array without NULLs. */
+static const char *
+ArrayLiteral(ArrayType *array)
+{
+	Oid			output;
+	bool		varlena;
+
+	getTypeOutputInfo(TEXTARRAYOID, &output, &varlena);
+	return quote_literal_cstr(OidOutputFunctionCall(output, PointerGetDatum(array)));
+}
+
 static void
 MakeTrigger(FunctionCallInfo fcinfo, const char *suffix)
 {
+	const char *maker = strcmp(suffix, CONFLICT_SUFFIX) == 0 ? "bdr.create_conflict_trigger" : "bdr.create_transform_trigger";
 	char	   *name;
 	int16		events;
 	Oid			table;
@@ -900,6 +920,12 @@ MakeTrigger(FunctionCallInfo fcinfo, const char *suffix)
 		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE), errmsg("relation with OID %u does not exist", table)));
 	if (pg_class_aclcheck(table, GetUserId(), ACL_TRIGGER) != ACLCHECK_OK)
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, get_rel_name(table));
+	if (get_func_name(function) != NULL)
+		(void) bdr_ddl_replicate(psprintf("%s()", maker),
+								 psprintf("SELECT %s(%s, %s, %s, %s, %s)", maker, quote_literal_cstr(name),
+										  ArrayLiteral(PG_GETARG_ARRAYTYPE_P(1)), TableLiteral(table),
+										  quote_literal_cstr(format_procedure_qualified(function)),
+										  ArrayLiteral(PG_GETARG_ARRAYTYPE_P(4))), table);
 	relation = relation_open(table, ShareRowExclusiveLock);
 	CheckTable(relation);
 	CheckRights(relation, function);
@@ -945,6 +971,9 @@ bdr_drop_trigger(PG_FUNCTION_ARGS)
 		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE), errmsg("relation with OID %u does not exist", table)));
 	if (!bdr_owns_table(table, GetUserId()))
 		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_TABLE, get_rel_name(table));
+	(void) bdr_ddl_replicate("bdr.drop_trigger()",
+							 psprintf("SELECT bdr.drop_trigger(%s, %s, %s)", quote_literal_cstr(name), TableLiteral(table),
+									  if_exists ? "true" : "false"), table);
 	/* the lock that dropping any trigger takes */
 	relation = relation_open(table, AccessExclusiveLock);
 	oid = FindTrigger(table, name);

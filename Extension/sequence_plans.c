@@ -10,6 +10,7 @@
  */
 #include "bdr.h"
 #include "compat.h"
+#include "ddl.h"
 #include "sequences.h"
 
 #include "access/relation.h"
@@ -48,7 +49,10 @@
 #include "utils/rls.h"
 #include "utils/syscache.h"
 
+#define SET_KIND "bdr.alter_sequence_set_kind()"
+
 PG_FUNCTION_INFO_V1(bdr_alter_sequence_set_kind);
+PG_FUNCTION_INFO_V1(bdr_internal_sequence_set_kind);
 
 int			bdr_default_sequence_kind = BDR_DEFAULT_DISTRIBUTED;
 
@@ -489,7 +493,7 @@ ApplyDefaultKinds(void)
 			continue;
 		GetUserIdAndSecContext(&user, &context);
 		SetUserIdAndSecContext(BOOTSTRAP_SUPERUSERID, context | SECURITY_LOCAL_USERID_CHANGE);
-		ENGINE_CALL(bdr_engine_sequence_made(oid, kinds[bdr_default_sequence_kind]));
+		ENGINE_CALL(bdr_engine_sequence_made(oid, kinds[bdr_default_sequence_kind], bdr_ddl_applying));
 		SetUserIdAndSecContext(user, context);
 		CacheInvalidateRelcacheByRelid(oid);
 	}
@@ -630,7 +634,7 @@ RunUtility(PlannedStmt *planned, const char *query, bool read_only_tree, Process
 		case T_CreateSeqStmt:
 		case T_CreateSchemaStmt:
 			if (!HasFunctions() || bdr_default_sequence_kind == BDR_DEFAULT_LOCAL || creating_extension ||
-				bdr_internal_session || bdr_local_node_id() == 0)
+				(!bdr_ddl_applying && (bdr_internal_session || bdr_is_worker())) || bdr_local_node_id() == 0)
 				break;
 			RunCreating(planned, query, read_only_tree, context, parameters, environment, destination, completion);
 			return;
@@ -640,43 +644,103 @@ RunUtility(PlannedStmt *planned, const char *query, bool read_only_tree, Process
 	NextUtility(planned, query, read_only_tree, context, parameters, environment, destination, completion);
 }
 
-/* bdr.alter_sequence_set_kind(seqoid regclass, seqkind text, start bigint) */
-Datum
-bdr_alter_sequence_set_kind(PG_FUNCTION_ARGS)
+typedef struct KindChange
 {
-	Oid			oid;
+	Oid			sequence;
+	const char *kind;
+	bool		has_start;
+	int64		start;
+	bool		has_used;
+	int64		used;
+} KindChange;
+
+static void
+ChangeKind(void *argument)
+{
+	KindChange *change = argument;
 	Oid			user;
-	Oid			table;
 	int			context;
+
+	GetUserIdAndSecContext(&user, &context);
+	SetUserIdAndSecContext(BOOTSTRAP_SUPERUSERID, context | SECURITY_LOCAL_USERID_CHANGE);
+	ENGINE_CALL(bdr_engine_sequence_set_kind(change->sequence, change->kind, change->has_start, change->start,
+											 &change->has_used, &change->used));
+	SetUserIdAndSecContext(user, context);
+}
+
+/* Other nodes need not ask around again for what is used, and couldn't while they all do the same. */
+static void
+SendKind(const KindChange *change)
+{
+	const char *sequence = quote_qualified_identifier(get_namespace_name(get_rel_namespace(change->sequence)),
+													  get_rel_name(change->sequence));
+
+	if (change->has_used)
+		bdr_ddl_send(SET_KIND, psprintf("SELECT bdr.internal_sequence_set_kind(%s, %s, " INT64_FORMAT ")",
+										quote_literal_cstr(sequence), quote_literal_cstr(change->kind), change->used));
+	else
+		bdr_ddl_send(SET_KIND, psprintf("SELECT bdr.alter_sequence_set_kind(%s, %s, %s)",
+										quote_literal_cstr(sequence), quote_literal_cstr(change->kind),
+										change->has_start ? psprintf("'" INT64_FORMAT "'", change->start) : "NULL"));
+}
+
+static Datum
+SetKind(FunctionCallInfo fcinfo, bool is_start)
+{
+	KindChange	change = {InvalidOid};
+	Oid			table;
 	int32		column;
-	char	   *kind;
-	int64		start = 0;
+	bool		sends;
 
 	bdr_require_preload();
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
 		ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("seqoid and seqkind must not be null")));
-	oid = PG_GETARG_OID(0);
-	kind = text_to_cstring(PG_GETARG_TEXT_PP(1));
-	if (!PG_ARGISNULL(2))
-		start = PG_GETARG_INT64(2);
-	PreventCommandIfReadOnly("bdr.alter_sequence_set_kind()");
-	if (get_rel_relkind(oid) != RELKIND_SEQUENCE)
+	change.sequence = PG_GETARG_OID(0);
+	change.kind = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	if (!PG_ARGISNULL(2) && is_start)
+	{
+		change.has_start = true;
+		change.start = PG_GETARG_INT64(2);
+	}
+	else if (!PG_ARGISNULL(2))
+	{
+		change.has_used = true;
+		change.used = PG_GETARG_INT64(2);
+	}
+	PreventCommandIfReadOnly(SET_KIND);
+	if (get_rel_relkind(change.sequence) != RELKIND_SEQUENCE)
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-				 get_rel_name(oid) ? errmsg("\"%s\" is not a sequence", get_rel_name(oid))
-				 : errmsg("there is no sequence with OID %u", oid)));
-	if (!bdr_owns_table(oid, GetUserId()))
-		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_SEQUENCE, get_rel_name(oid));
+				 get_rel_name(change.sequence) ? errmsg("\"%s\" is not a sequence", get_rel_name(change.sequence))
+				 : errmsg("there is no sequence with OID %u", change.sequence)));
+	if (!bdr_owns_table(change.sequence, GetUserId()))
+		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_SEQUENCE, get_rel_name(change.sequence));
+	sends = bdr_ddl_announce(SET_KIND, change.sequence);
 	/* nobody takes a value until the end of the transaction: others wait, and find the new kind */
-	LockRelationOid(oid, ShareRowExclusiveLock);
-	GetUserIdAndSecContext(&user, &context);
-	SetUserIdAndSecContext(BOOTSTRAP_SUPERUSERID, context | SECURITY_LOCAL_USERID_CHANGE);
-	ENGINE_CALL(bdr_engine_sequence_set_kind(oid, kind, !PG_ARGISNULL(2), start));
-	SetUserIdAndSecContext(user, context);
-	CacheInvalidateRelcacheByRelid(oid);
-	if (sequenceIsOwned(oid, DEPENDENCY_AUTO, &table, &column) || sequenceIsOwned(oid, DEPENDENCY_INTERNAL, &table, &column))
+	LockRelationOid(change.sequence, ShareRowExclusiveLock);
+	bdr_ddl_quietly(ChangeKind, &change);
+	if (sends)
+		SendKind(&change);
+	CacheInvalidateRelcacheByRelid(change.sequence);
+	if (sequenceIsOwned(change.sequence, DEPENDENCY_AUTO, &table, &column) ||
+		sequenceIsOwned(change.sequence, DEPENDENCY_INTERNAL, &table, &column))
 		CacheInvalidateRelcacheByRelid(table);
 	PG_RETURN_VOID();
+}
+
+/* bdr.alter_sequence_set_kind(seqoid regclass, seqkind text, start bigint) */
+Datum
+bdr_alter_sequence_set_kind(PG_FUNCTION_ARGS)
+{
+	return SetKind(fcinfo, true);
+}
+
+/* bdr.internal_sequence_set_kind(seqoid regclass, seqkind text, used bigint): what another node did, which has found out up to
+ * where all have counted. */
+Datum
+bdr_internal_sequence_set_kind(PG_FUNCTION_ARGS)
+{
+	return SetKind(fcinfo, false);
 }
 
 /* Called while shared_preload_libraries are loaded, before the hooks that judge statements, which then come first. */

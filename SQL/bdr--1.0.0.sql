@@ -203,6 +203,15 @@ CREATE TABLE bdr.origin_position (
 COMMENT ON TABLE bdr.origin_position IS
 	'up to where each node''s changes are applied, as a row: a snapshot shows exactly what it contains of each node';
 
+CREATE TABLE bdr.copied_position (
+	relid oid,
+	node_id oid,
+	position pg_lsn NOT NULL,
+	PRIMARY KEY (relid, node_id)
+);
+COMMENT ON TABLE bdr.copied_position IS
+	'up to where each node''s changes are in a table that was copied from another node: these are not applied to it again';
+
 CREATE TABLE bdr.part_state (
 	part_node_id oid PRIMARY KEY REFERENCES bdr.node ON DELETE CASCADE,
 	part_token text NOT NULL UNIQUE,
@@ -607,6 +616,11 @@ CREATE FUNCTION bdr.replicate_ddl_command(ddl_cmd text, replication_sets text[] 
 	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'bdr_replicate_ddl_command';
 COMMENT ON FUNCTION bdr.replicate_ddl_command(text, text[], text, boolean) IS
 	'runs DDL here and on the other nodes, whatever bdr.ddl_replication says';
+
+CREATE FUNCTION bdr.resynchronize_table_from_node(node_name name, relation regclass) RETURNS void
+	LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME', 'bdr_resynchronize_table_from_node';
+COMMENT ON FUNCTION bdr.resynchronize_table_from_node(name, regclass) IS 'empties a table here and copies that of another node';
 
 CREATE FUNCTION bdr.request_replay_progress_update() RETURNS void
 	LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp
@@ -1036,7 +1050,13 @@ CREATE FUNCTION bdr.row_version_trigger() RETURNS trigger
 COMMENT ON FUNCTION bdr.row_version_trigger() IS 'counts up the version of a row';
 
 CREATE FUNCTION bdr.alter_table_conflict_detection(relation regclass, method text, column_name name DEFAULT NULL,
-	detector_args text DEFAULT NULL)
+	detector_args text DEFAULT NULL) RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'bdr_alter_table_conflict_detection';
+COMMENT ON FUNCTION bdr.alter_table_conflict_detection(regclass, text, name, text) IS
+	'how conflicts of a table are detected: row by row, or column by column';
+
+-- on this node; called by the function above
+CREATE FUNCTION bdr.internal_alter_conflict_detection(relation regclass, method text, column_name name, detector_args text)
 	RETURNS boolean LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp AS $function$
 DECLARE
 	t pg_catalog.pg_class;
@@ -1163,8 +1183,8 @@ BEGIN
 	RETURN true;
 END
 $function$;
-COMMENT ON FUNCTION bdr.alter_table_conflict_detection(regclass, text, name, text) IS
-	'how conflicts of a table are detected: row by row, or column by column';
+COMMENT ON FUNCTION bdr.internal_alter_conflict_detection(regclass, text, name, text) IS
+	'changes columns and triggers of a table on this node';
 
 CREATE FUNCTION bdr.column_timestamps_enable(relation regclass, column_name name DEFAULT 'cts', from_commit boolean DEFAULT false)
 	RETURNS boolean LANGUAGE sql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp AS $function$
@@ -1196,7 +1216,10 @@ COMMENT ON FUNCTION bdr.column_timestamps_disable(regclass, name) IS
 
 CREATE FUNCTION bdr.alter_sequence_set_kind(seqoid regclass, seqkind text, start bigint DEFAULT NULL) RETURNS void
 	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'bdr_alter_sequence_set_kind';
-COMMENT ON FUNCTION bdr.alter_sequence_set_kind(regclass, text, bigint) IS 'makes a sequence local, snowflakeid, timeshard or galloc; to be called on every node';
+COMMENT ON FUNCTION bdr.alter_sequence_set_kind(regclass, text, bigint) IS 'makes a sequence local, snowflakeid, timeshard or galloc';
+CREATE FUNCTION bdr.internal_sequence_set_kind(seqoid regclass, seqkind text, used bigint) RETURNS void
+	LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', 'bdr_internal_sequence_set_kind';
+COMMENT ON FUNCTION bdr.internal_sequence_set_kind(regclass, text, bigint) IS 'does what another node did, which has asked all up to where they have counted';
 CREATE FUNCTION bdr.seq_nextval(sequence regclass) RETURNS bigint
 	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'bdr_seq_nextval';
 COMMENT ON FUNCTION bdr.seq_nextval(regclass) IS 'what nextval() does for sequences of all kinds';
@@ -1976,7 +1999,8 @@ GRANT EXECUTE ON FUNCTION bdr.wait_slot_confirm_lsn(text, pg_lsn), bdr.local_gro
 GRANT EXECUTE ON FUNCTION bdr.trigger_get_row(text), bdr.trigger_get_committs(text), bdr.trigger_get_xid(text),
 	bdr.trigger_get_type(), bdr.trigger_get_conflict_type(), bdr.trigger_get_origin_node_id(text) TO PUBLIC;
 GRANT SELECT ON bdr.trigger, bdr.triggers TO bdr_application;
-GRANT EXECUTE ON FUNCTION bdr.alter_sequence_set_kind(regclass, text, bigint) TO bdr_application;
+GRANT EXECUTE ON FUNCTION bdr.alter_sequence_set_kind(regclass, text, bigint),
+	bdr.internal_sequence_set_kind(regclass, text, bigint) TO bdr_application;
 -- They stand in plans for functions that everybody may call, and ask for the same rights on the sequence.
 GRANT EXECUTE ON FUNCTION bdr.seq_nextval(regclass), bdr.seq_currval(regclass), bdr.seq_lastval(),
 	bdr.internal_seq_setval(regclass, bigint), bdr.internal_seq_setval(regclass, bigint, boolean) TO PUBLIC;

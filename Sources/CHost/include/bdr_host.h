@@ -458,6 +458,7 @@ typedef struct BdrRelationInfo
 {
 	int32_t status;			/* BDR_REL_* */
 	uint32_t oid;
+	uint32_t file;			/* another one when it was emptied; 0 for a partitioned table */
 	uint8_t relkind;
 	uint8_t same_layout;	/* raw rows can be adopted as they are */
 	uint8_t has_key;		/* an identity index or FULL lookup is possible */

@@ -11,6 +11,10 @@ final class AppliedRelation {
     private(set) var info = BdrRelationInfo()
     /// The transaction (counted by the worker) in which the handle was last made ready.
     private var usedIn: UInt64 = 0
+    /// Changes of the peer up to there are in the table already: it was copied from a node that had them.
+    var contained: UInt64 = 0
+    /// The table, and its file, for which that was looked up.
+    private var lookedUp: (oid: UInt32, file: UInt32)?
     /// The transaction in which it was known last that the local relation was dropped recently.
     var droppedIn: UInt64 = 0
 
@@ -46,6 +50,16 @@ final class AppliedRelation {
             }
             self.usedIn = transaction
         }
+        return true
+    }
+
+    /// Whether `contained` has to be looked up, in the transaction in which the table was locked. Answers so once.
+    @inline(__always)
+    func isNew() -> Bool {
+        if let lookedUp = self.lookedUp, lookedUp.oid == self.info.oid, lookedUp.file == self.info.file {
+            return false
+        }
+        self.lookedUp = (self.info.oid, self.info.file)
         return true
     }
 

@@ -17,10 +17,19 @@ extension Applier {
         remote: @autoclosure () -> ConflictTuple
     ) throws -> Bool {
         if try relation.isHere(in: self.transactionNumber) {
-            return true
+            if relation.isNew() {
+                relation.contained = try Resynchronization.contained(relation.info.oid, of: self.settings.peerID)
+            }
+            return try relation.contained == 0 || !self.contains(relation, transaction)
         }
         try self.settleMissing(relation, transaction, key: key(), remote: remote())
         return false
+    }
+
+    /// Whether a copy of the table brought the transaction's changes.
+    private func contains(_ relation: AppliedRelation, _ transaction: BeginMessage) throws -> Bool {
+        try self.requireCommitted()
+        return (self.settings.isForwarded ? transaction.originLSN : transaction.commitLSN) < relation.contained
     }
 
     /// - Throws: unless the change is dropped.

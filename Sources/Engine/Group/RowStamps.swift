@@ -140,6 +140,12 @@ enum RowStamps {
     static func store(_ stamps: [[String?]], _ writer: Connection) throws {
         try writer.query("BEGIN")
         try writer.query("DELETE FROM bdr.row_stamp")
+        try self.add(stamps, writer)
+        try writer.query("COMMIT")
+    }
+
+    /// Adds them here, in the transaction of a session.
+    static func add(_ stamps: [[String?]], _ writer: Connection) throws {
         for stamp in stamps {
             try writer.query(
                 """
@@ -150,6 +156,5 @@ enum RowStamps {
                  WHERE t.rel IS NOT NULL
                 """, stamp)
         }
-        try writer.query("COMMIT")
     }
 }

@@ -292,8 +292,11 @@ enum Galloc {
     // MARK: A sequence becomes one of kind galloc
 
     /// Nothing that any node has used may be granted.
-    /// - Parameter start: what the user says: nothing below it is granted, and nobody is asked.
-    static func prepare(_ sequence: SequenceDescription, start: Int64?) throws {
+    /// - Parameters:
+    ///   - start: what the user says: nothing below it is granted, and nobody is asked.
+    ///   - known: up to where all have counted, if another node has asked.
+    /// - Returns: up to where values count as used.
+    static func prepare(_ sequence: SequenceDescription, start: Int64?, used known: Int64?) throws -> Int64 {
         let local = try LocalNode.require()
         let members = Members(try self.members(local))
         var used = sequence.start - (sequence.start > Int64.min ? 1 : 0)
@@ -303,7 +306,8 @@ enum Galloc {
             if sequence.kind.layout == nil {
                 used = max(used, try sequence.lastValue() ?? used)
             }
-            for member in members.list where !member.isLocal {
+            used = max(used, known ?? used)
+            for member in members.list where !member.isLocal && known == nil {
                 guard let answer = try members.ask(member.id, .sequenceLast, [sequence.namespace, sequence.name]) else {
                     throw BdrError(
                         SQLSTATE.objectNotInPrerequisiteState,
@@ -320,6 +324,14 @@ enum Galloc {
                 SQLSTATE.connectionFailure, "the local node can't be reached with its own connection string",
                 detail: members.complaints, hint: "Correct it with bdr.alter_node_interface.")
         }
+        return used
+    }
+
+    /// Up to where values of a galloc sequence are used or granted, as this node knows.
+    static func used(_ sequence: SequenceDescription) throws -> Int64 {
+        let rows = try SQL.query(
+            "SELECT highest FROM bdr.sequence_vote WHERE nspname = $1 AND relname = $2", [sequence.namespace, sequence.name])
+        return try rows[0, 0].flatMap { Int64($0) } ?? sequence.lastValue() ?? sequence.start
     }
 
     // MARK: Ahead of time

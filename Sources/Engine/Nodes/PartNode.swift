@@ -324,6 +324,7 @@ enum Parting {
         try SQL.query("DELETE FROM bdr.node_peer_progress WHERE node_id = $1::pg_catalog.oid", [id])
         try SQL.query("DELETE FROM bdr.missing_changes WHERE node_id = $1::pg_catalog.oid", [id])
         try SQL.query("DELETE FROM bdr.origin_position WHERE origin_node_id = $1::pg_catalog.oid", [id])
+        try SQL.query("DELETE FROM bdr.copied_position WHERE node_id = $1::pg_catalog.oid", [id])
         try host(bdr_host_slot_drop(ObjectNames.slotName(database: database, group: group, peer: name)))
     }
 
@@ -352,7 +353,7 @@ enum Parting {
             "part_pending", "part_state", "subscription", "local_node", "node", "node_group", "state_journal", "join_state",
             "join_peer", "join_table", "join_script", "join_tracking", "join_progress_line", "origin_position",
             "kept_origin", "recovery", "missing_changes", "group_slot_mark", "node_peer_progress", "conflict_resolver",
-            "conflict_log_config", "dropped_table",
+            "conflict_log_config", "dropped_table", "copied_position",
         ] {
             try SQL.query("DELETE FROM bdr.\(table)")
         }

@@ -61,6 +61,7 @@ enum PeerCall: String {
     case promoteStandby = "promote_standby"
     case hasGroupSlot = "has_group_slot"
     case originPosition = "origin_position"
+    case containedPositions = "contained_positions"
     case recover
     case noteMissing = "note_missing"
     case forgetOrigin = "forget_origin"
@@ -197,6 +198,7 @@ enum PeerCall: String {
         case .hasGroupSlot:
             return try SQL.query("SELECT $1::pg_catalog.bool", [try GroupSlot.isReady() ? "t" : "f"])
         case .originPosition: return try Recovery.position(of: argument(0))
+        case .containedPositions: return try Resynchronization.positions()
         case .recover:
             return try Recovery.perform(argument(0), source: argument(1), position: argument(2), target: argument(3))
         case .noteMissing:

@@ -148,8 +148,12 @@ enum SequenceKinds {
         }
     }
 
-    /// - Parameter isNew: made by this statement.
-    static func set(_ oid: UInt32, to name: String, start: Int64?, isNew: Bool = false) throws {
+    /// - Parameters:
+    ///   - used: up to where all nodes have counted, as another node has found out, for kind galloc.
+    ///   - isNew: made by this statement.
+    /// - Returns: `used` as found out here, for the other nodes.
+    @discardableResult
+    static func set(_ oid: UInt32, to name: String, start: Int64?, used: Int64? = nil, isNew: Bool = false) throws -> Int64? {
         let sequence = try SequenceDescription(oid)
         let kind = try self.kind(named: name, for: sequence)
         if kind != .local {
@@ -176,8 +180,10 @@ enum SequenceKinds {
             }
         }
         guard kind != sequence.kind || start != nil else {
-            return
+            // on a node that has it as another kind, that much at least is used
+            return kind == .galloc ? try Galloc.used(sequence) : nil
         }
+        var found: Int64?
         if let layout = kind.layout, !isNew {
             // A file of its own in this transaction: what is counted there goes when the kind is taken back. What was counted
             // so far stays visible, unless it would be read as a time to come.
@@ -186,7 +192,7 @@ enum SequenceKinds {
             try SQL.query("ALTER SEQUENCE \(sequence.qualifiedName) RESTART WITH \(next ?? sequence.start)")
         }
         if kind == .galloc && !isNew {
-            try Galloc.prepare(sequence, start: start)
+            found = try Galloc.prepare(sequence, start: start, used: used)
             if start == nil && sequence.kind.layout != nil {
                 try SQL.query("ALTER SEQUENCE \(sequence.qualifiedName) RESTART")
             }
@@ -195,6 +201,7 @@ enum SequenceKinds {
             try SQL.query("ALTER SEQUENCE \(sequence.qualifiedName) RESTART WITH \(start)")
         }
         try self.store(sequence, kind)
+        return start == nil ? found : nil
     }
 
     /// The kinds of all global sequences, by name.
@@ -229,7 +236,8 @@ enum SequenceKinds {
     }
 
     /// Warns where nodes would give out the same keys: keys that take their default from a local sequence.
-    static func warnOfLocalOnes() throws {
+    /// - Parameter table: nil for all tables.
+    static func warnOfLocalOnes(table: UInt32? = nil) throws {
         let rows = try SQL.query(
             """
             SELECT pg_catalog.format('%I.%I', n.nspname, c.relname), pg_catalog.count(*) OVER (),
@@ -241,7 +249,7 @@ enum SequenceKinds {
                AND EXISTS (
                    SELECT FROM pg_catalog.pg_index i
                      JOIN pg_catalog.pg_class t ON t.oid = i.indrelid AND t.relpersistence = 'p'
-                    WHERE i.indisunique
+                    WHERE i.indisunique AND ($1::pg_catalog.oid IS NULL OR t.oid = $1::pg_catalog.oid)
                       AND (EXISTS (SELECT FROM pg_catalog.pg_attrdef a
                                      JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass
                                       AND d.objid = a.oid AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
@@ -250,7 +258,7 @@ enum SequenceKinds {
                                        WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid
                                          AND d.refobjid = i.indrelid AND d.deptype = 'i' AND d.refobjsubid = ANY (i.indkey))))
              ORDER BY 1 LIMIT 10
-            """)
+            """, [table.map { String($0) }])
         guard rows.count > 0, let first = rows[0, 2], let count = rows[0, 1].flatMap({ Int($0) }) else {
             return
         }
@@ -258,7 +266,7 @@ enum SequenceKinds {
         try Log.warning(
             "keys have defaults from local sequences, which give out the same values on all nodes",
             sqlstate: "01000", detail: "Sequences: \(names)\(count > rows.count ? ", and \(count - rows.count) more" : "").",
-            hint: "On every node, type for each: SELECT bdr.alter_sequence_set_kind(\(first), 'distributed');")
+            hint: "Type for each: SELECT bdr.alter_sequence_set_kind(\(first), 'distributed');")
     }
 
     /// Ranges are stored by name.
@@ -275,7 +283,7 @@ enum SequenceKinds {
                 SQLSTATE.featureNotSupported,
                 "global sequence \"\(namespace).\(name)\" of kind galloc can't get another name or schema",
                 detail: "Its values are granted to nodes under its name.",
-                hint: "Make it a local one before, and a galloc sequence again afterwards, on all nodes: "
+                hint: "Make it a local one before, and a galloc sequence again afterwards: "
                     + "SELECT bdr.alter_sequence_set_kind(..., 'local');")
         }
     }
@@ -301,25 +309,40 @@ enum SequenceKinds {
 
     }
 
-    /// A statement of this session has made a sequence.
-    static func made(_ oid: UInt32, defaultKind: String) throws {
-        guard let local = try LocalNode.find(), local.isInGroup, local.state == .active else {
+    /// A statement of this session, or one of another node, has made a sequence.
+    static func made(_ oid: UInt32, defaultKind: String, isReplicated: Bool) throws {
+        guard let local = try LocalNode.find(), local.isInGroup, local.state == .active || isReplicated else {
             return
         }
         try self.set(oid, to: defaultKind, start: nil, isNew: true)
     }
 }
 
+/// - Parameter used: in and out.
 @c(bdr_engine_sequence_set_kind)
 public func bdrEngineSequenceSetKind(
-    _ oid: UInt32, _ kind: UnsafePointer<CChar>?, _ hasStart: Bool, _ start: Int64
+    _ oid: UInt32, _ kind: UnsafePointer<CChar>?, _ hasStart: Bool, _ start: Int64, _ hasUsed: UnsafeMutablePointer<Bool>?,
+    _ used: UnsafeMutablePointer<Int64>?
 ) -> Int32 {
-    entry { try SequenceKinds.set(oid, to: Argument.text(kind, "seqkind"), start: hasStart ? start : nil) }
+    entry {
+        guard let hasUsed, let used else {
+            return
+        }
+        let found = try SequenceKinds.set(
+            oid, to: Argument.text(kind, "seqkind"), start: hasStart ? start : nil, used: hasUsed.pointee ? used.pointee : nil)
+        hasUsed.pointee = found != nil
+        used.pointee = found ?? 0
+    }
 }
 
 @c(bdr_engine_sequence_made)
-public func bdrEngineSequenceMade(_ oid: UInt32, _ kind: UnsafePointer<CChar>?) -> Int32 {
-    entry { try SequenceKinds.made(oid, defaultKind: Argument.text(kind, "seqkind")) }
+public func bdrEngineSequenceMade(_ oid: UInt32, _ kind: UnsafePointer<CChar>?, _ replicated: Bool) -> Int32 {
+    entry { try SequenceKinds.made(oid, defaultKind: Argument.text(kind, "seqkind"), isReplicated: replicated) }
+}
+
+@c(bdr_engine_sequence_warn)
+public func bdrEngineSequenceWarn(_ table: UInt32) -> Int32 {
+    entry { try SequenceKinds.warnOfLocalOnes(table: table) }
 }
 
 @c(bdr_engine_sequence_check_names)

@@ -145,7 +145,7 @@ final class SnapshotCopy {
     // MARK: Data
 
     /// The commit time of copied rows: older than any change. Not the server's epoch itself, which it takes for "not set".
-    private static let copyTime = "2000-01-01 00:00:01+00"
+    static let copyTime = "2000-01-01 00:00:01+00"
     /// The same, as the server counts: microseconds.
     static let copyTimestamp: Int64 = 1_000_000
 
@@ -281,12 +281,12 @@ final class SnapshotCopy {
         let stamps = try RowStamps.ofTarget(
             self.reader, tables: (0..<names.count).compactMap { names[$0, 0] }, joining: self.joining)
         try RowStamps.store(stamps, writer)
-        try self.waitForClock()
+        try Self.waitForClock(self.reader)
     }
 
     /// What is written here from now on must not be dated before what was copied.
-    private func waitForClock() throws {
-        let time = try self.reader.query(
+    static func waitForClock(_ reader: Connection) throws {
+        let time = try reader.query(
             "SELECT pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - '2000-01-01 00:00:00+00') * 1000000")
         guard let remote = time[0, 0].flatMap({ Double($0) }).flatMap({ Int64(exactly: $0.rounded(.up)) }) else {
             return
@@ -295,7 +295,7 @@ final class SnapshotCopy {
         guard ahead < 60_000_000 else {
             throw BdrError(
                 SQLSTATE.objectNotInPrerequisiteState,
-                "the clock of the join target is \(ahead / 1_000_000) s ahead of this server's",
+                "the clock of the node that is copied from is \(ahead / 1_000_000) s ahead of this server's",
                 hint: "Have both servers' clocks synchronised (NTP).")
         }
         while bdr_host_now() <= remote {

@@ -234,6 +234,7 @@ SELECT bdr.create_transform_trigger('bad', '{INSERT}', 'st', 'st_sum()');
 \c node1
 INSERT INTO st VALUES (70, 1);
 \c node2
+SET bdr.ddl_replication = off; SET client_min_messages = error;
 CALL wait_for('EXISTS (SELECT FROM bdr.worker_error WHERE error_message LIKE ''%not this one%'')');
 SELECT regexp_replace(error_context, 'commit LSN [0-9A-F/]+', 'commit LSN') FROM bdr.worker_error WHERE error_message LIKE '%not this one%' LIMIT 1;
 SELECT bdr.drop_trigger('bad', 'st');
@@ -262,6 +263,7 @@ SELECT bdr.create_conflict_trigger('key', '{UPDATE}', 'st', 'st_wrong()', '{key}
 CALL apart();
 UPDATE st SET v = 2 WHERE id = 80;
 \c node2
+SET bdr.ddl_replication = off; SET client_min_messages = error;
 SELECT bdr.alter_subscription_enable();
 CALL wait_for('EXISTS (SELECT FROM bdr.worker_error WHERE error_message LIKE ''%returned a row with another key'')');
 SELECT bdr.drop_trigger('key', 'st'), bdr.create_conflict_trigger('own', '{UPDATE}', 'st', 'st_wrong()', '{own}');

@@ -41,13 +41,14 @@ my @sequences = qw(s t_id_seq i_id_seq d_id_seq);
 my @old = map { $_->background_psql($_->db) } $a, $b;
 $_->query_safe("PREPARE taken AS SELECT nextval('s'); EXECUTE taken; PREPARE made AS INSERT INTO i (v) VALUES (0) RETURNING id;
 	CREATE FUNCTION pg_temp.taken() RETURNS bigint LANGUAGE plpgsql AS 'BEGIN RETURN nextval(''s''); END'; SELECT pg_temp.taken()") for @old;
+for my $sequence (@sequences)
+{
+	$a->sql("SELECT bdr.alter_sequence_set_kind('$sequence', 'distributed')") for 1, 2;
+}
+$a->sql("SELECT bdr.alter_sequence_set_kind('ts', 'timeshard')");
+wait_caught_up($a, $b);
 for my $node ($a, $b)
 {
-	for my $sequence (@sequences)
-	{
-		$node->sql("SELECT bdr.alter_sequence_set_kind('$sequence', 'distributed')") for 1, 2;
-	}
-	$node->sql("SELECT bdr.alter_sequence_set_kind('ts', 'timeshard')");
 	$node->value_ok("SELECT string_agg(relname || ' ' || seqkind, ',' ORDER BY relname) FROM bdr.sequences",
 		'bounded local,d_id_seq snowflakeid,i_id_seq snowflakeid,l local,s snowflakeid,small local,t_id_seq snowflakeid,ts timeshard', 'kinds on ' . $node->name);
 }

@@ -25,10 +25,9 @@ join_node($c, $a);
 
 my $set = sub { my ($sequence, @rest) = @_; return "SELECT bdr.alter_sequence_set_kind('$sequence', 'galloc'" . join('', map { ", $_" } @rest) . ')'; };
 $a->fails_ok($set->('wide'), '22023', qr/INCREMENT of 2000/, undef, 'an increment that is larger than a range');
-for my $sequence (qw(t_id_seq small_id_seq seven))
-{
-	$_->sql($set->($sequence)) for @all;
-}
+# on one node for all
+$a->sql($set->($_)) for qw(t_id_seq small_id_seq seven);
+$_->wait_ok("SELECT count(*) FROM bdr.sequences WHERE seqkind = 'galloc'", '3', 'kinds on ' . $_->name) for @all;
 for my $node (@all)
 {
 	my $name = $node->name;
@@ -53,7 +52,8 @@ $a->value_ok('SELECT count(*), count(DISTINCT id), max(id) <= 32767 FROM small',
 # A used sequence: nothing that any node has used is granted.
 $b->sql("INSERT INTO u (id, origin) VALUES (DEFAULT, 'b')") if 0;
 $b->sql("SELECT setval('u_id_seq', 5000)");
-$_->sql($set->('u_id_seq')) for @all;
+$c->sql($set->('u_id_seq'));
+$_->wait_ok("SELECT seqkind FROM bdr.sequences WHERE relname = 'u_id_seq'", 'galloc', 'known to ' . $_->name) for @all;
 $_->sql("INSERT INTO u (origin) SELECT 'new' FROM generate_series(1, 100)") for @all;
 all_same_ok(\@all, ['u'], 'a sequence that was used');
 $a->value_ok("SELECT min(id) > 5000, count(DISTINCT id) FROM u WHERE origin = 'new'", 't|300', 'goes on above what any node has used');
