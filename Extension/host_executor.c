@@ -1469,6 +1469,32 @@ MakeRawTuple(const BdrRow *row)
 	return tuple;
 }
 
+/* As RawLayout.isNumeric does for values that are not compressed. */
+static bool
+IsNumeric(const char *payload, Size length)
+{
+	uint16		header;
+	Size		offset;
+
+	if (length < sizeof(header) || length % 2 != 0)
+		return false;
+	memcpy(&header, payload, sizeof(header));
+	if ((header & 0xC000) == 0xC000)
+		return length == sizeof(header) && (header == 0xC000 || header == 0xD000 || header == 0xF000);
+	offset = (header & 0xC000) == 0x8000 ? 2 : 4;
+	if (length < offset)
+		return false;
+	for (; offset < length; offset += 2)
+	{
+		int16		digit;
+
+		memcpy(&digit, payload + offset, sizeof(digit));
+		if (digit < 0 || digit >= 10000)
+			return false;
+	}
+	return true;
+}
+
 /* Looks into compressed values: bounds were checked, but what they hold was not. */
 static void
 DeepCheck(BdrRel *rel, TupleDesc desc, Datum *values, bool *nulls)
@@ -1483,10 +1509,10 @@ DeepCheck(BdrRel *rel, TupleDesc desc, Datum *values, bool *nulls)
 
 			if (attribute->atttypid == TEXTOID || attribute->atttypid == VARCHAROID || attribute->atttypid == BPCHAROID)
 				(void) pg_verifymbstr(VARDATA_ANY(plain), VARSIZE_ANY_EXHDR(plain), false);
-			else if (attribute->atttypid == NUMERICOID)
+			else if (attribute->atttypid == NUMERICOID && !IsNumeric(VARDATA_ANY(plain), VARSIZE_ANY_EXHDR(plain)))
 				ereport(ERROR,
 						(errcode(ERRCODE_PROTOCOL_VIOLATION),
-						 errmsg("compressed numeric value in a raw row of \"%s.%s\"", rel->namespace_name, rel->name)));
+						 errmsg("malformed compressed numeric value in a raw row of \"%s.%s\"", rel->namespace_name, rel->name)));
 			pfree(plain);
 		}
 	}

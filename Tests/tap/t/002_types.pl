@@ -143,6 +143,8 @@ for my $pair ([ $a, $b ], [ $b, $a ])
 	$from->sql("INSERT INTO shuffled (id, a, b, c, big) VALUES ($id, 1, 'b', 2.5, repeat('big', 100000)), ($id + 1, NULL, NULL, NULL, NULL)");
 	$from->sql("UPDATE shuffled SET a = 7 WHERE id = $id; UPDATE shuffled SET id = id + 50 WHERE id = $id + 1");
 	same_ok($from, $to, $wide, "other order of columns $side");
+	$from->sql("INSERT INTO shuffled (id, c) VALUES ($id + 2, 4e-500 - 1e-16383), ($id + 3, 0); UPDATE shuffled SET c = -4e-500 + 1e-16383 WHERE id = $id + 3");
+	same_ok($from, $to, $wide, "numbers so long that they are compressed $side");
 	for my $table ('dropped_a', 'dropped_b')
 	{
 		$from->sql("INSERT INTO $table (id, a, b) VALUES ($id, 1, 'b'), ($id + 1, NULL, 'c'), ($id + 2, 3, NULL);
