@@ -5,7 +5,10 @@
  * worker and no hook, and functions that need them say so (bdr_require_preload).
  */
 #include "bdr.h"
+#include "apply_stats.h"
+#include "session_values.h"
 #include "ddl.h"
+#include "ddl_locks.h"
 #include "sequences.h"
 
 #include <limits.h>
@@ -358,6 +361,8 @@ DefineSettings(void)
 							0,
 							NULL, NULL, NULL);
 	bdr_conflict_detection_init();
+	bdr_apply_stats_define_settings();
+	bdr_session_values_init();
 	DefineCustomStringVariable("bdr.debug_join_pause_at",
 							   "Lets a join wait at a step, for tests.",
 							   "The name of a step, before which it waits, or the name with \":done\", when what it does is done but "
@@ -368,6 +373,7 @@ DefineSettings(void)
 							   GUC_NOT_IN_SAMPLE,
 							   NULL, NULL, NULL);
 	bdr_ddl_define_settings();
+	bdr_locks_define_settings();
 	if (process_shared_preload_libraries_in_progress)
 	{
 		DefineCustomIntVariable("bdr.max_databases",
@@ -390,6 +396,7 @@ _PG_init(void)
 	if (!process_shared_preload_libraries_in_progress)
 		return;
 	bdr_workers_init();
+	bdr_locks_init();
 	bdr_failover_slots_init();
 	/* pg_upgrade's server runs no worker and must be able to write everywhere */
 	if (!IsBinaryUpgrade)

@@ -113,6 +113,7 @@ extern bool bdr_preloaded(void);
 extern void bdr_require_preload(void);
 /* this process is a manager, apply or join worker */
 extern bool bdr_is_worker(void);
+extern uint32 bdr_worker_peer(void);
 extern void bdr_assign_synchronous_commit(int value, void *extra);
 extern void bdr_session_hygiene(void);
 extern bool bdr_shutdown_requested(void);
@@ -219,6 +220,9 @@ extern void bdr_conflict_stats_shmem_startup(void);
 extern void bdr_conflict_stats_forget(Oid database);
 extern bool bdr_conflict_history_has_room(void);
 extern void bdr_conflict_history_grew(uint64 bytes);
+
+/* workers.c: what the apply worker of a peer has counted; the last is how often it has connected. All 0 when there is none. */
+extern void bdr_worker_counters(uint32 peer, uint64 counters[BDR_COUNT_KINDS + 1]);
 
 /* hooks.c */
 extern void bdr_hooks_init(void);

@@ -100,6 +100,8 @@ extern int32_t bdr_engine_alter_conflict_resolver(const char *node_name, const c
 extern int32_t bdr_engine_alter_conflict_log(const char *node_name, bool to_file, bool to_table, const char *const *types,
 											 const char *const *resolutions);
 extern int32_t bdr_engine_conflict_types(BdrSqlResult **result);
+/* Asks all nodes of the group a question (Nodes/GroupViews.swift). */
+extern int32_t bdr_engine_group_rows(const char *what, BdrSqlResult **result);
 /* names: ended by NULL, NULL for all nodes; group: NULL for any. *result: JSON. */
 /* Sync/Resynchronization.swift */
 extern int32_t bdr_engine_resynchronize_table(const char *node, uint32_t table);
@@ -109,6 +111,12 @@ extern int32_t bdr_engine_skip_changes(const char *subscription, uint64_t lsn);
 /* The content of a logical message for a statement; goes through bdr_host_crdt_result. settings: names and values in turn, ended
  * by NULL; sets: ended by NULL. */
 extern int32_t bdr_engine_ddl_encode(const BdrDdl *ddl, void *result);
+/* Global locks (Locks/). acquire: as a superuser. end: at the end of a transaction that has called it; never fails.
+ * release: of a node, on this one; *released: how many. */
+extern int32_t bdr_engine_lock_acquire(const BdrLockRequest *request);
+extern void bdr_engine_lock_end(bool aborted);
+extern int32_t bdr_engine_lock_release(const char *node, int32_t *released);
+extern int32_t bdr_engine_lock_main(uint32_t peer);
 extern int32_t bdr_engine_state_name(uint32_t state, char **result);
 
 /* Conflict-free values (Types/CRDTFunctions.swift). type: 1 gcounter, 2 gsum, 3 pncounter, 4 pnsum. A state and a numeric (in

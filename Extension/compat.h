@@ -49,6 +49,13 @@
 #define bdr_my_lxid() (MyProc->lxid)
 #endif
 
+/* Whether this backend holds this lock. */
+#if PG_VERSION_NUM >= 170000
+#define bdr_lock_held(tag, mode) LockHeldByMe((tag), (mode), false)
+#else
+#define bdr_lock_held(tag, mode) LockHeldByMe((tag), (mode))
+#endif
+
 /* Slots. A slot that was invalidated keeps nothing any more; one that the server itself copies (17) is not ours to touch. */
 #if PG_VERSION_NUM >= 160000
 #define bdr_slot_is_invalid(slot) ((slot)->data.invalidated != RS_INVAL_NONE)
@@ -67,6 +74,15 @@
 #define bdr_slot_acquire(name) ReplicationSlotAcquire((name), true, true)
 #else
 #define bdr_slot_acquire(name) ReplicationSlotAcquire((name), true)
+#endif
+
+/* How long reading and writing shared buffers took. */
+#if PG_VERSION_NUM >= 170000
+#define bdr_blk_read_time shared_blk_read_time
+#define bdr_blk_write_time shared_blk_write_time
+#else
+#define bdr_blk_read_time blk_read_time
+#define bdr_blk_write_time blk_write_time
 #endif
 
 /* A logical message; as before 17, its record is flushed with the transaction. */

@@ -134,6 +134,16 @@ bdr_internal_table_rows(PG_FUNCTION_ARGS)
 		}
 		tuple = ExecFetchSlotHeapTuple(state->slot, false, &free_tuple);
 
+		/* a row from before an ADD COLUMN lacks the column, whose value is in the catalog */
+		if (HeapTupleHeaderGetNatts(tuple->t_data) < RelationGetDescr(state->relation)->natts)
+		{
+			HeapTuple	whole = heap_expand_tuple(tuple, RelationGetDescr(state->relation));
+
+			if (free_tuple)
+				heap_freetuple(tuple);
+			tuple = whole;
+			free_tuple = true;
+		}
 		bdr_row_describe(tuple, &row);
 		ENGINE_CALL(bdr_engine_copy_add(state->packer, &row, &full));
 		if (free_tuple)

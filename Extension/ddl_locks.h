@@ -6,6 +6,8 @@
 
 #include "postgres.h"
 
+#include "storage/lwlock.h"
+
 typedef enum BdrDdlLock
 {
 	BDR_DDL_LOCK_NONE,
@@ -18,5 +20,25 @@ typedef enum BdrDdlLock
  * with BDR_DDL_LOCK_DML. Holds until the end of the transaction, at least. Raises ERROR when it can't be had.
  */
 extern void bdr_ddl_lock(BdrDdlLock level, Oid relid);
+
+/* Before a table is truncated, if bdr.truncate_locking says so. */
+extern void bdr_truncate_lock(Oid relid);
+
+/* ddl_locks.c */
+#define BDR_LOCK_PREFIX "bdr.lock"
+extern int	bdr_global_lock_max_locks;
+extern void bdr_locks_define_settings(void);
+extern void bdr_locks_init(void);
+
+/* host_locks.c */
+extern Size bdr_locks_shmem_size(void);
+extern void bdr_locks_shmem_startup(LWLock *lock);
+/* see bdr_host_token_take */
+extern void bdr_token_take(int32 kind, int64 id);
+/* Before the transaction of an apply worker begins. origin: the node whose changes it applies. */
+extern void bdr_locks_begin_apply(uint32 origin);
+/* Locks a table for the rows of another node: as a writer does, but past a global DML lock that another node has. */
+extern void bdr_lock_for_apply(Oid relid);
+extern void bdr_locks_end_transaction(void);
 
 #endif

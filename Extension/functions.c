@@ -54,6 +54,7 @@ PG_FUNCTION_INFO_V1(bdr_peer_state_name);
 PG_FUNCTION_INFO_V1(bdr_mask_dsn);
 PG_FUNCTION_INFO_V1(bdr_object_name);
 PG_FUNCTION_INFO_V1(bdr_internal_peer_call);
+PG_FUNCTION_INFO_V1(bdr_internal_group_rows);
 PG_FUNCTION_INFO_V1(bdr_boundary_test);
 
 /* A text argument, NULL for SQL NULL. */
@@ -495,6 +496,16 @@ bdr_internal_peer_call(PG_FUNCTION_ARGS)
 	AtEOXact_GUC(true, guc_level);
 	/* most of them change what the manager has to see to */
 	bdr_request_manager_at_commit();
+	return EngineRows(fcinfo, rows);
+}
+
+Datum
+bdr_internal_group_rows(PG_FUNCTION_ARGS)
+{
+	BdrSqlResult *rows = NULL;
+
+	bdr_require_preload();
+	ENGINE_CALL(bdr_engine_group_rows(TextArgument(fcinfo, 0), &rows));
 	return EngineRows(fcinfo, rows);
 }
 

@@ -15,6 +15,7 @@
 #include "bdr.h"
 #include "compat.h"
 #include "ddl.h"
+#include "ddl_locks.h"
 #include "row_stamps.h"
 
 #include "access/htup_details.h"
@@ -1031,6 +1032,23 @@ RunQuietly(const Utility *utility, const char *name)
 	DropOrigins(origins);
 }
 
+/* bdr.truncate_locking */
+static void
+LockTruncated(Node *statement)
+{
+	ListCell   *cell;
+
+	if (!IsA(statement, TruncateStmt) || bdr_internal_session || bdr_is_worker())
+		return;
+	foreach(cell, ((TruncateStmt *) statement)->relations)
+	{
+		Oid			relid = RangeVarGetRelid(lfirst(cell), NoLock, true);
+
+		if (OidIsValid(relid))
+			bdr_truncate_lock(relid);
+	}
+}
+
 /* ---- utility hook --------------------------------------------------------------------------------------------- */
 
 static void
@@ -1059,6 +1077,7 @@ RunUtility(PlannedStmt *planned, const char *query, bool read_only_tree, Process
 		RunQuietly(&utility, database);
 		return;
 	}
+	LockTruncated(planned->utilityStmt);
 	table = bdr_new_table(planned->utilityStmt);
 	PG_TRY();
 	{

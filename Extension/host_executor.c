@@ -13,6 +13,8 @@
  * domains) runs as the owner of the table in a security-restricted operation.
  */
 #include "bdr.h"
+#include "apply_stats.h"
+#include "ddl_locks.h"
 #include "sequences.h"
 
 #include "access/commit_ts.h"
@@ -386,7 +388,8 @@ MapRelation(BdrRel *rel)
 		rel->valid = false;		/* look again next time */
 		return;
 	}
-	local = try_relation_open(rel->oid, RowExclusiveLock);
+	bdr_lock_for_apply(rel->oid);
+	local = try_relation_open(rel->oid, NoLock);
 	if (local == NULL)
 	{
 		rel->oid = InvalidOid;
@@ -898,7 +901,8 @@ OpenTarget(BdrRel *rel)
 {
 	MemoryContext old;
 	Target	   *target;
-	Relation	relation = table_open(rel->oid, RowExclusiveLock);
+	/* locked in bdr_host_rel_use */
+	Relation	relation = table_open(rel->oid, NoLock);
 	bool		keep = CanKeep(relation);
 	ResourceOwner caller = CurrentResourceOwner;
 
@@ -1300,6 +1304,8 @@ bdr_host_executor_close(void)
 int32_t
 bdr_host_rel_use(BdrRel *rel, BdrRelationInfo *info)
 {
+	BdrTiming	timing;
+
 	HOST_BEGIN();
 	AcceptInvalidationMessages();
 	if (rel->target == NULL)
@@ -1314,7 +1320,11 @@ bdr_host_rel_use(BdrRel *rel, BdrRelationInfo *info)
 			}
 			if (rel->info.status == BDR_REL_MISSING || rel->info.status == BDR_REL_WRONG_KIND)
 				break;
-			LockRelationOid(rel->oid, RowExclusiveLock);
+			timing.on = bdr_measures_relations && bdr_track_apply_lock_timing;
+			if (timing.on)
+				bdr_timing_start(&timing);
+			bdr_lock_for_apply(rel->oid);
+			bdr_lock_timing_add(&timing, rel->oid);
 			if (rel->valid)
 				break;
 			if (tries > 100)
@@ -2017,7 +2027,10 @@ LocateIn(Target *target, Leaf *leaf, TupleTableSlot *search, BdrFound *found)
 int32_t
 bdr_host_find(BdrRel *rel, const BdrRow *row, BdrFound *found)
 {
+	BdrTiming	timing;
+
 	memset(found, 0, sizeof(*found));
+	bdr_timing_begin(&timing);
 	HOST_BEGIN();
 	{
 		Target	   *target = UseTarget(rel);
@@ -2064,6 +2077,7 @@ bdr_host_find(BdrRel *rel, const BdrRow *row, BdrFound *found)
 		MemoryContextSwitchTo(old);
 		BecomeOurselves(&saved);
 	}
+	bdr_timing_end(&timing, rel->oid, BDR_COUNT_UPDATE, 0);
 	HOST_END();
 	return BDR_OK;
 }
@@ -2103,8 +2117,10 @@ int32_t
 bdr_host_insert(BdrRel *rel, const BdrRow *row, bool despite_stamps, BdrFound *found)
 {
 	volatile int32_t outcome = BDR_DONE;
+	BdrTiming	timing;
 
 	memset(found, 0, sizeof(*found));
+	bdr_timing_begin(&timing);
 	HOST_BEGIN();
 	{
 		Target	   *target = UseTarget(rel);
@@ -2174,6 +2190,7 @@ bdr_host_insert(BdrRel *rel, const BdrRow *row, bool despite_stamps, BdrFound *f
 		MemoryContextSwitchTo(old);
 		BecomeOurselves(&saved);
 	}
+	bdr_timing_end(&timing, rel->oid, BDR_COUNT_INSERT, outcome == BDR_DONE ? 1 : 0);
 	HOST_END();
 	return outcome;
 }
@@ -2636,8 +2653,10 @@ int32_t
 bdr_host_update_found(BdrRel *rel, const BdrRow *row, BdrFound *found)
 {
 	volatile int32_t outcome = BDR_DONE;
+	BdrTiming	timing;
 
 	memset(found, 0, sizeof(*found));
+	bdr_timing_begin(&timing);
 	HOST_BEGIN();
 	{
 		Target	   *target = UseTarget(rel);
@@ -2737,6 +2756,7 @@ bdr_host_update_found(BdrRel *rel, const BdrRow *row, BdrFound *found)
 		MemoryContextSwitchTo(old);
 		BecomeOurselves(&saved);
 	}
+	bdr_timing_end(&timing, rel->oid, BDR_COUNT_UPDATE, outcome == BDR_DONE ? 1 : 0);
 	HOST_END();
 	return outcome;
 }
@@ -2745,7 +2765,9 @@ int32_t
 bdr_host_delete_found(BdrRel *rel)
 {
 	volatile int32_t outcome = BDR_DONE;
+	BdrTiming	timing;
 
+	bdr_timing_begin(&timing);
 	HOST_BEGIN();
 	{
 		Target	   *target = UseTarget(rel);
@@ -2760,6 +2782,7 @@ bdr_host_delete_found(BdrRel *rel)
 		leaf->is_found = false;
 		BecomeOurselves(&saved);
 	}
+	bdr_timing_end(&timing, rel->oid, BDR_COUNT_DELETE, outcome == BDR_DONE ? 1 : 0);
 	HOST_END();
 	return outcome;
 }
@@ -2772,8 +2795,10 @@ int32_t
 bdr_host_insert_batch(BdrRel *rel, const BdrRow *rows, int32_t n, int32_t *done)
 {
 	volatile int32_t outcome = BDR_DONE;
+	BdrTiming	timing;
 
 	*done = 0;
+	bdr_timing_begin(&timing);
 	HOST_BEGIN();
 	{
 		Target	   *target = UseTarget(rel);
@@ -2882,6 +2907,7 @@ bdr_host_insert_batch(BdrRel *rel, const BdrRow *rows, int32_t n, int32_t *done)
 			PG_END_TRY();
 		}
 	}
+	bdr_timing_end(&timing, rel->oid, BDR_COUNT_INSERT, *done);
 	HOST_END();
 	return outcome;
 }
@@ -2989,6 +3015,9 @@ AddTruncated(Oid oid, List **relations, List **oids, List **logged)
 int32_t
 bdr_host_truncate(BdrRel *const *rels, int32_t n, bool cascade, bool restart_identity)
 {
+	BdrTiming	timing;
+
+	bdr_timing_begin(&timing);
 	HOST_BEGIN();
 	{
 		List	   *relations = NIL,
@@ -3038,6 +3067,14 @@ bdr_host_truncate(BdrRel *const *rels, int32_t n, bool cascade, bool restart_ide
 		foreach(cell, relations)
 			table_close((Relation) lfirst(cell), NoLock);
 		CommandCounterIncrement();
+	}
+	/* they are truncated together: each counts, and the time of all goes to the first */
+	for (int i = 0; i < n && timing.on; i++)
+	{
+		if (rels[i]->info.status == BDR_REL_MISSING)
+			continue;
+		bdr_timing_end(&timing, rels[i]->oid, BDR_COUNT_TRUNCATE, 1);
+		bdr_timing_start(&timing);
 	}
 	HOST_END();
 	return BDR_OK;

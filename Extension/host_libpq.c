@@ -201,6 +201,22 @@ bdr_host_conn_close(BdrConn *conn)
 	free(conn);
 }
 
+void
+bdr_host_conn_abandon(BdrConn *conn, const char *sql)
+{
+	if (conn && conn->conn && PQstatus(conn->conn) == CONNECTION_OK && PQtransactionStatus(conn->conn) == PQTRANS_IDLE &&
+		PQsendQuery(conn->conn, sql))
+	{
+		struct pollfd answer = {.fd = PQsocket(conn->conn), .events = POLLIN};
+
+		/* one that is near answers at once, and need not write into its log that nobody listened */
+		for (int waits = 0; waits < 20 && PQflush(conn->conn) >= 0 && PQisBusy(conn->conn); waits++)
+			if (poll(&answer, 1, 10) != 0 && !PQconsumeInput(conn->conn))
+				break;
+	}
+	bdr_host_conn_close(conn);
+}
+
 /* Waits until a result can be fetched without blocking; NULL when there is no more. */
 static PGresult *
 NextResult(BdrConn *conn)

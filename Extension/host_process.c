@@ -111,6 +111,24 @@ bdr_host_temp_path(const char *suffix, char *buffer, size_t size)
 }
 
 int32_t
+bdr_host_write_file(const char *path, const char *text)
+{
+	HOST_BEGIN();
+	{
+		size_t		length = strlen(text);
+		int			fd = open(path, O_WRONLY | O_CREAT | O_EXCL, S_IRUSR | S_IWUSR);
+		bool		written = fd >= 0 && write(fd, text, length) == (ssize_t) length;
+
+		if (fd >= 0 && close(fd) != 0)
+			written = false;
+		if (!written)
+			ereport(ERROR, (errcode_for_file_access(), errmsg("could not write file \"%s\": %m", path)));
+	}
+	HOST_END();
+	return BDR_OK;
+}
+
+int32_t
 bdr_host_remove_file(const char *path)
 {
 	HOST_BEGIN();

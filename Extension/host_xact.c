@@ -2,6 +2,8 @@
  * host_xact.c: transactions, WAL positions and the replication origin, for Swift.
  */
 #include "bdr.h"
+#include "apply_stats.h"
+#include "ddl_locks.h"
 #include "row_stamps.h"
 
 #include "access/commit_ts.h"
@@ -233,9 +235,11 @@ int32_t
 bdr_host_apply_begin(uint64_t remote_lsn, int64_t commit_time)
 {
 	HOST_BEGIN();
+	bdr_locks_begin_apply(bdr_worker_peer());
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
+	bdr_apply_stats_begin();
 	replorigin_session_origin = stream_origin;
 	/* set from the start: an error in between aborts, and an aborted transaction advances nothing */
 	replorigin_session_origin_lsn = remote_lsn;
@@ -328,6 +332,7 @@ bdr_host_apply_commit(uint64_t remote_end_lsn, int64_t commit_time, uint64_t *lo
 	bdr_note_commit_time(commit_time);
 	CommitQuietly();
 	*local_end = XactLastCommitEnd;
+	bdr_apply_stats_commit();
 	HOST_END();
 	return BDR_OK;
 }
@@ -405,6 +410,12 @@ uint64_t
 bdr_host_system_identifier(void)
 {
 	return GetSystemIdentifier();
+}
+
+int32_t
+bdr_host_pid(void)
+{
+	return MyProcPid;
 }
 
 int64_t

@@ -31,7 +31,7 @@ endif
 
 COMPILED_WITH = $(CC) $(CFLAGS) $(CPPFLAGS) PostgreSQL $(VERSION)
 
-.PHONY: bdr.so FORCE
+.PHONY: bdr.so bdrctl uninstall-module install-bdrctl uninstall-bdrctl FORCE
 FORCE:
 bdr.so: $(BUILD)/bdr.so
 
@@ -45,7 +45,7 @@ $(BUILD)/c/flags: FORCE
 
 # SwiftPM knows by itself what is out of date; the archive's time changes only when its content does.
 $(ENGINE): FORCE
-	swift build -c release --product BDR --scratch-path $(BUILD)
+	BDR_SERVER_ONLY=1 swift build -c release --product BDR --scratch-path $(BUILD)
 
 # No symbol leaves the module but those of exports.map: the server loads modules with RTLD_GLOBAL, so another
 # extension's function of the same name, or its Swift runtime, would otherwise be called instead of ours.
@@ -54,5 +54,26 @@ $(BUILD)/bdr.so: $(OBJS) $(ENGINE) Extension/exports.map
 		-Xlinker --exclude-libs -Xlinker ALL -Xlinker --version-script=Extension/exports.map -Xlinker --gc-sections \
 		-Xlinker --as-needed -Xlinker -z -Xlinker relro -Xlinker -z -Xlinker now
 	mv $@.new $@
+
+# The operator's tool. In a folder of its own, as it is built with other flags; it takes the package ArgumentParser, which
+# SwiftPM fetches. Its Swift runtime is linked into it: it runs where no Swift is installed.
+bdrctl: $(BUILD)/bdrctl
+$(BUILD)/bdrctl: FORCE
+	swift build -c release --product bdrctl --static-swift-stdlib --scratch-path $(BUILD)/ctl -Xlinker -L$(libdir)
+	@cmp -s $(BUILD)/ctl/release/bdrctl $@ || cp $(BUILD)/ctl/release/bdrctl $@
+
+# What make install adds for it; without it (as the tests install, which need only the module) it is left out.
+install-bdrctl: bdrctl
+	$(MKDIR_P) '$(DESTDIR)$(bindir)' '$(DESTDIR)$(mandir)/man1'
+	$(INSTALL_PROGRAM) $(BUILD)/bdrctl '$(DESTDIR)$(bindir)/bdrctl'
+	$(INSTALL_DATA) docs/bdrctl.1 '$(DESTDIR)$(mandir)/man1/bdrctl.1'
+
+# PGXS looks for it in a folder like the one it was built in.
+uninstall: uninstall-module
+uninstall-module:
+	rm -f '$(DESTDIR)$(pkglibdir)/bdr.so'
+
+uninstall-bdrctl:
+	rm -f '$(DESTDIR)$(bindir)/bdrctl' '$(DESTDIR)$(mandir)/man1/bdrctl.1'
 
 -include $(OBJS:.o=.d)

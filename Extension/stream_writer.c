@@ -7,6 +7,7 @@
  * leader has the transaction sent again as a whole then, and meets what the error was about itself.
  */
 #include "bdr.h"
+#include "apply_stats.h"
 
 #include "access/xact.h"
 #include "miscadmin.h"
@@ -330,6 +331,7 @@ bdr_writer_main(Datum arg)
 	PG_TRY();
 	{
 		bdr_writer_connect(my_shared->entry, my_shared->database);
+		bdr_apply_stats_writer(my_shared->peer);
 		ENGINE_CALL(bdr_engine_writer_main(my_shared->peer));
 	}
 	PG_CATCH();

@@ -19,6 +19,8 @@
  * database once, to look for a node, and later where it is asked to or where a manager failed.
  */
 #include "bdr.h"
+#include "apply_stats.h"
+#include "ddl_locks.h"
 #include "sequences.h"
 #include "row_stamps.h"
 #include "compat.h"
@@ -202,6 +204,7 @@ PGDLLEXPORT void bdr_apply_main(Datum arg);
 PGDLLEXPORT void bdr_join_main(Datum arg);
 PGDLLEXPORT void bdr_group_main(Datum arg);
 PGDLLEXPORT void bdr_recover_main(Datum arg);
+PGDLLEXPORT void bdr_lock_main(Datum arg);
 PGDLLEXPORT void bdr_sequence_main(Datum arg);
 
 PG_FUNCTION_INFO_V1(bdr_show_subscription_status);
@@ -235,7 +238,10 @@ RequestShmem(void)
 	RequestAddinShmemSpace(bdr_sent_shmem_size());
 	bdr_sequences_shmem_request();
 	RequestAddinShmemSpace(bdr_conflict_stats_shmem_size());
-	RequestNamedLWLockTranche("bdr", 2);
+	RequestAddinShmemSpace(bdr_locks_shmem_size());
+	RequestNamedLWLockTranche("bdr", 3);
+	RequestAddinShmemSpace(bdr_apply_stats_shmem_size());
+	RequestNamedLWLockTranche("bdr_apply_stats", 1);
 }
 
 static void
@@ -283,6 +289,8 @@ StartupShmem(void)
 	bdr_sent_shmem_startup();
 	bdr_sequences_shmem_startup();
 	bdr_conflict_stats_shmem_startup();
+	bdr_locks_shmem_startup(&(GetNamedLWLockTranche("bdr") + 2)->lock);
+	bdr_apply_stats_shmem_startup();
 	LWLockRelease(AddinShmemInitLock);
 }
 
@@ -526,6 +534,8 @@ RoleName(int32 role)
 			return "group";
 		case BDR_ROLE_RECOVER:
 			return "recover";
+		case BDR_ROLE_LOCK:
+			return "lock";
 		case BDR_ROLE_SEQUENCE:
 			return "sequence";
 		default:
@@ -761,6 +771,26 @@ bdr_host_worker_start(int32_t role, uint32_t peer, const char *name)
 	outcome = StartWorker(MyDatabaseId, role, peer, name);
 	HOST_END();
 	return outcome;
+}
+
+int32_t
+bdr_host_worker_wake(int32_t role, uint32_t peer)
+{
+	HOST_BEGIN();
+	{
+		Worker	   *worker;
+
+		bdr_require_preload();
+		LWLockAcquire(shared->lock, LW_SHARED);
+		worker = FindWorker(MyDatabaseId, role, peer);
+		if (worker && worker->state == WORKER_RUNNING)
+			Wake(worker->proc);
+		else
+			WakeManager(MyDatabaseId);
+		LWLockRelease(shared->lock);
+	}
+	HOST_END();
+	return BDR_OK;
 }
 
 int32_t
@@ -1148,6 +1178,13 @@ bdr_is_worker(void)
 	return my_worker != NULL;
 }
 
+/* The node whose changes this apply worker gets, else 0. */
+uint32
+bdr_worker_peer(void)
+{
+	return my_worker && my_worker->role == BDR_ROLE_APPLY ? my_worker->peer : 0;
+}
+
 void
 bdr_manager_wakeup(Oid database)
 {
@@ -1294,6 +1331,7 @@ bdr_forget_database(Oid oid)
 		FreeDatabase(database);
 	LWLockRelease(shared->lock);
 	bdr_conflict_stats_forget(oid);
+	bdr_apply_stats_forget(oid);
 }
 
 /* Asks all workers of a database to stop; returns how many are still there. */
@@ -1468,8 +1506,25 @@ bdr_host_progress_count(int32_t kind, uint64_t n)
 {
 	Progress   *progress = MyProgress();
 
-	if (progress && kind >= 0 && kind < BDR_COUNT_KINDS)
+	if (progress && kind >= 0 && kind < BDR_COUNT_KINDS && bdr_track_subscription_apply)
 		pg_atomic_fetch_add_u64(&progress->counters[kind], n);
+}
+
+void
+bdr_worker_counters(uint32 peer, uint64 counters[BDR_COUNT_KINDS + 1])
+{
+	Worker	   *worker;
+
+	memset(counters, 0, sizeof(uint64) * (BDR_COUNT_KINDS + 1));
+	LWLockAcquire(shared->lock, LW_SHARED);
+	worker = FindWorker(MyDatabaseId, BDR_ROLE_APPLY, peer);
+	if (worker)
+	{
+		for (int kind = 0; kind < BDR_COUNT_KINDS; kind++)
+			counters[kind] = pg_atomic_read_u64(&worker->progress.counters[kind]);
+		counters[BDR_COUNT_KINDS] = pg_atomic_read_u64(&worker->progress.connects);
+	}
+	LWLockRelease(shared->lock);
 }
 
 /* ---- the session of a worker ---------------------------------------------------------------------------------- */
@@ -1710,6 +1765,8 @@ HandleWorkerError(const StartArguments *arguments, MemoryContext context)
 	NoteError(my_worker, sqlstate, error->message ? error->message : "");
 	LWLockRelease(shared->lock);
 	my_error_recorded = true;
+	if (!shutdown_requested)
+		bdr_apply_stats_error(error->sqlerrcode);
 	RESUME_INTERRUPTS();
 
 	/* a process that was asked to go has no business in the database any more */
@@ -1775,6 +1832,9 @@ WorkerMain(int32 role)
 				break;
 			case BDR_ROLE_RECOVER:
 				ENGINE_CALL(bdr_engine_recover_main(arguments.peer));
+				break;
+			case BDR_ROLE_LOCK:
+				ENGINE_CALL(bdr_engine_lock_main(arguments.peer));
 				break;
 			case BDR_ROLE_SEQUENCE:
 				ENGINE_CALL(bdr_engine_sequence_main());
@@ -1849,6 +1909,12 @@ void
 bdr_recover_main(Datum arg)
 {
 	WorkerMain(BDR_ROLE_RECOVER);
+}
+
+void
+bdr_lock_main(Datum arg)
+{
+	WorkerMain(BDR_ROLE_LOCK);
 }
 
 void

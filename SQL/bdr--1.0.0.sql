@@ -301,6 +301,44 @@ CREATE TABLE bdr.peer_clock (
 );
 COMMENT ON TABLE bdr.peer_clock IS 'up to which commit time all transactions of a peer have been applied here';
 
+CREATE TABLE bdr.global_lock (
+	ddl_epoch int8 NOT NULL DEFAULT 0,
+	origin_node_id oid NOT NULL,
+	lock_type oid NOT NULL,
+	nspname name,
+	relname name,
+	groupid oid,
+	key1 integer,
+	key2 integer,
+	key_is_bigint boolean,
+	lock_id bigint PRIMARY KEY,
+	lock_state text NOT NULL,
+	ready bool NOT NULL DEFAULT false,
+	stage text,
+	drain_lsn pg_lsn,
+	request_time timestamptz NOT NULL,
+	pid int4,
+	statement text,
+	waiting_for text,
+	blocked_by bigint,
+	local_request_time timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+	last_state_change_time timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
+);
+COMMENT ON TABLE bdr.global_lock IS 'requests for global locks that this node was asked to agree to, and its votes';
+COMMENT ON COLUMN bdr.global_lock.lock_type IS '1 DDL, 2 DML of a table, 3 advisory';
+COMMENT ON COLUMN bdr.global_lock.lock_state IS 'asking: of this node, which asks another one first; waiting; granted; confirmed: survives the session that asked';
+
+CREATE TABLE bdr.ddl_epoch (
+	ddl_epoch int8 NOT NULL,
+	origin_node_id oid NOT NULL,
+	epoch_consume_timeout timestamptz,
+	epoch_consumed boolean NOT NULL DEFAULT false,
+	lock_id bigint PRIMARY KEY,
+	position pg_lsn
+);
+COMMENT ON TABLE bdr.ddl_epoch IS
+	'transactions with global locks that have committed: for each other node the last one, and those of this node';
+
 CREATE TABLE bdr.join_script (
 	only_one bool PRIMARY KEY DEFAULT true CHECK (only_one),
 	script text NOT NULL
@@ -619,7 +657,7 @@ CREATE FUNCTION bdr.show_subscription_status(
 		OUT connect_time timestamptz, OUT nconnect bigint, OUT ninsert bigint, OUT nupdate bigint, OUT ndelete bigint,
 		OUT ntruncate bigint, OUT nddl bigint, OUT ncommit bigint, OUT nconflict bigint, OUT nmissing bigint, OUT last_error_sqlstate text,
 		OUT last_error_message text, OUT last_error_time timestamptz, OUT confirm_rate bigint,
-		OUT complete_time timestamptz)
+		OUT complete_time timestamptz, OUT disconnect_time timestamptz)
 	RETURNS SETOF record
 	LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'bdr_show_subscription_status';
 COMMENT ON FUNCTION bdr.show_subscription_status() IS 'progress of the workers that receive and apply';
@@ -651,6 +689,34 @@ CREATE FUNCTION bdr.internal_object_name(kind text, database text, node_group te
 	LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'bdr_object_name';
 COMMENT ON FUNCTION bdr.internal_object_name(text, text, text, text, text) IS
 	'name of a slot, group_slot, origin or subscription by the naming rule';
+
+CREATE FUNCTION bdr.global_lock_table(relation regclass) RETURNS void
+	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'bdr_global_lock_table';
+COMMENT ON FUNCTION bdr.global_lock_table(regclass) IS 'keeps all nodes from writing to a table until the end of the transaction';
+
+CREATE FUNCTION bdr.global_advisory_lock(key bigint) RETURNS void
+	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'bdr_global_advisory_lock';
+CREATE FUNCTION bdr.global_advisory_lock(key1 integer, key2 integer) RETURNS void
+	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'bdr_global_advisory_lock_pair';
+CREATE FUNCTION bdr.global_advisory_unlock(key bigint) RETURNS void
+	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'bdr_global_advisory_unlock';
+CREATE FUNCTION bdr.global_advisory_unlock(key1 integer, key2 integer) RETURNS void
+	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'bdr_global_advisory_unlock_pair';
+COMMENT ON FUNCTION bdr.global_advisory_lock(bigint) IS 'an advisory lock of the whole group, until the end of the transaction';
+COMMENT ON FUNCTION bdr.global_advisory_lock(integer, integer) IS 'an advisory lock of the whole group, until the end of the transaction';
+COMMENT ON FUNCTION bdr.global_advisory_unlock(bigint) IS 'as often as it was locked; it is given up at the end of the transaction';
+COMMENT ON FUNCTION bdr.global_advisory_unlock(integer, integer) IS 'as often as it was locked; it is given up at the end of the transaction';
+
+CREATE FUNCTION bdr.release_global_lock(node_name name) RETURNS integer
+	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE
+	AS 'MODULE_PATHNAME', 'bdr_release_global_lock';
+COMMENT ON FUNCTION bdr.release_global_lock(name) IS
+	'forgets, on this node, the global locks of another node that does not come back soon; returns how many there were';
 
 CREATE FUNCTION bdr.internal_peer_call(verb text, VARIADIC args text[],
 									   OUT f1 text, OUT f2 text, OUT f3 text, OUT f4 text, OUT f5 text, OUT f6 text,
@@ -867,6 +933,7 @@ COMMENT ON VIEW bdr.crdt_handlers IS 'types whose columns are merged, and by whi
 -- ---------------------------------------------------------------------------------------------------------------------
 
 CREATE TYPE bdr.trigger_type AS ENUM ('CONFLICT', 'TRANSFORM');
+COMMENT ON TYPE bdr.trigger_type IS 'kind of a stream trigger';
 
 CREATE FUNCTION bdr.create_conflict_trigger(trigger_name text, events text[], relation regclass, function regprocedure,
 	args text[] DEFAULT '{}') RETURNS void
@@ -1244,6 +1311,14 @@ FROM bdr.state_journal j
 	LEFT JOIN bdr.node n ON n.node_id = j.node_id;
 COMMENT ON VIEW bdr.state_journal_details IS 'when each node entered which state, with names';
 
+-- for those who watch, to whom pg_stat_replication shows nothing of others' sessions
+CREATE FUNCTION bdr.internal_walsenders() RETURNS SETOF pg_catalog.pg_stat_replication
+	LANGUAGE sql STABLE PARALLEL RESTRICTED SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $function$
+	SELECT a FROM pg_stat_replication a WHERE a.pid IN (SELECT s.active_pid FROM pg_replication_slots s
+		WHERE s.plugin = 'bdr' AND s.database = current_database())
+$function$;
+COMMENT ON FUNCTION bdr.internal_walsenders() IS 'pg_stat_replication of those to whom this node sends';
+
 CREATE VIEW bdr.node_slots AS
 SELECT w.target_dbname, w.node_group_name, w.origin_name, w.target_name, w.node_group_id, w.origin_id, w.target_id,
 	w.local_slot_name, s.slot_name, w.is_group_slot, false AS is_decoder_slot, s.plugin, s.slot_type, s.datoid, s.database,
@@ -1278,7 +1353,7 @@ FROM (
 				bdr.internal_object_name('group_slot', pg_catalog.current_database(), g.node_group_name, NULL, NULL)
 	) w
 	LEFT JOIN pg_catalog.pg_replication_slots s ON s.slot_name = w.local_slot_name
-	LEFT JOIN pg_catalog.pg_stat_replication a ON a.pid = s.active_pid
+	LEFT JOIN bdr.internal_walsenders() a ON a.pid = s.active_pid
 	LEFT JOIN LATERAL (
 		SELECT pg_catalog.pg_wal_lsn_diff(c.now_lsn, COALESCE(a.sent_lsn, s.confirmed_flush_lsn))::int8 AS sent_lag_bytes,
 			pg_catalog.pg_wal_lsn_diff(c.now_lsn, COALESCE(a.write_lsn, s.confirmed_flush_lsn))::int8 AS write_lag_bytes,
@@ -1303,18 +1378,6 @@ FROM bdr.subscription s
 	JOIN bdr.node t ON t.node_id = s.target_node_id
 	LEFT JOIN bdr.show_subscription_status() w ON w.peer = s.origin_node_id;
 COMMENT ON VIEW bdr.subscription_summary IS 'from which nodes the local one receives, and how far it is';
-
-CREATE VIEW bdr.stat_subscription AS
-SELECT s.sub_name, s.pgl_subscription_id AS subid, w.nconnect, w.ncommit, NULL::bigint AS nabort, NULL::bigint AS nerror,
-	NULL::bigint AS nskippedtx, w.ninsert, w.nupdate, w.ndelete, w.ntruncate, w.nddl,
-	NULL::bigint AS ndeadlocks, NULL::bigint AS nretries, NULL::bigint AS shared_blks_hit,
-	NULL::bigint AS shared_blks_read, NULL::bigint AS shared_blks_dirtied, NULL::bigint AS shared_blks_written,
-	NULL::double precision AS blk_read_time, NULL::double precision AS blk_write_time, w.connect_time,
-	NULL::timestamptz AS last_disconnect_time, NULL::pg_lsn AS start_lsn, NULL::bigint AS retries_at_same_lsn,
-	NULL::bigint AS curr_ncommit, w.nconflict, w.nmissing
-FROM bdr.subscription s
-	LEFT JOIN bdr.show_subscription_status() w ON w.peer = s.origin_node_id;
-COMMENT ON VIEW bdr.stat_subscription IS 'what was applied from each node since the server started';
 
 CREATE VIEW bdr.workers AS
 SELECT w.worker_pid, w.worker_role, w.worker_role_name, s.pgl_subscription_id AS worker_subid,
@@ -1483,6 +1546,411 @@ FROM bdr.show_conflict_stats() s
 	LEFT JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace;
 COMMENT ON VIEW bdr.stat_conflicts IS 'conflicts of each table and type since the server started; relid 0: of tables for which there was no room';
 
+CREATE VIEW bdr.global_locks AS
+SELECT
+	l.origin_node_id,
+	n.node_name AS origin_node_name,
+	CASE l.lock_type WHEN 1 THEN 'GLOBAL_LOCK_DDL' WHEN 2 THEN 'GLOBAL_LOCK_DML' ELSE 'GLOBAL_LOCK_ADVISORY' END AS lock_type,
+	CASE l.lock_type
+		WHEN 2 THEN pg_catalog.format('%I.%I', l.nspname, l.relname)
+		WHEN 3 THEN CASE WHEN l.key_is_bigint
+			THEN ((l.key1::int8 << 32) | (l.key2::int8 & 4294967295))::text
+			ELSE pg_catalog.format('%s, %s', l.key1, l.key2) END
+	END AS relation,
+	CASE WHEN l.origin_node_id = local.node_id THEN l.pid END AS pid,
+	COALESCE(CASE WHEN l.lock_state = 'granted' AND NOT l.ready THEN COALESCE(l.stage, 'lock') END, l.lock_state) AS acquire_stage,
+	(SELECT pg_catalog.count(*)::int4 FROM bdr.global_lock w
+	  WHERE w.lock_state IN ('waiting', 'asking') AND w.lock_id <> l.lock_id
+		AND (w.lock_type, w.nspname, w.relname, w.key1, w.key2) IS NOT DISTINCT FROM
+			(l.lock_type, l.nspname, l.relname, l.key1, l.key2)) AS waiters,
+	CASE WHEN l.origin_node_id = local.node_id THEN l.request_time END AS global_lock_request_time,
+	l.local_request_time AS local_lock_request_time,
+	l.last_state_change_time,
+	l.statement,
+	l.waiting_for
+FROM bdr.global_lock l
+CROSS JOIN bdr.local_node local
+LEFT JOIN bdr.node n ON n.node_id = l.origin_node_id;
+COMMENT ON VIEW bdr.global_locks IS 'global locks that nodes have or wait for, as far as this node is concerned';
+
+-- ---------------------------------------------------------------------------------------------------------------------
+-- Watching: what applying costs, whether nodes are connected, and the whole group
+-- ---------------------------------------------------------------------------------------------------------------------
+
+CREATE FUNCTION bdr.get_subscription_stats(
+		OUT peer oid, OUT nconnect bigint, OUT ncommit bigint, OUT nabort bigint, OUT nerror bigint, OUT nskippedtx bigint,
+		OUT ninsert bigint, OUT nupdate bigint, OUT ndelete bigint, OUT ntruncate bigint, OUT nddl bigint, OUT ndeadlocks bigint,
+		OUT nretries bigint, OUT shared_blks_hit bigint, OUT shared_blks_read bigint, OUT shared_blks_dirtied bigint,
+		OUT shared_blks_written bigint, OUT blk_read_time double precision, OUT blk_write_time double precision,
+		OUT start_lsn pg_lsn, OUT retries_at_same_lsn bigint, OUT curr_ncommit bigint, OUT mean_apply_time double precision,
+		OUT stats_reset timestamptz, OUT nconflict bigint, OUT nmissing bigint)
+	RETURNS SETOF record
+	LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'bdr_get_subscription_stats';
+COMMENT ON FUNCTION bdr.get_subscription_stats() IS 'what was applied from each node, and what it cost; bdr.stat_subscription shows it';
+
+CREATE FUNCTION bdr.get_relation_stats(
+		OUT relid oid, OUT total_time double precision, OUT ninsert bigint, OUT nupdate bigint, OUT ndelete bigint,
+		OUT ntruncate bigint, OUT shared_blks_hit bigint, OUT shared_blks_read bigint, OUT shared_blks_dirtied bigint,
+		OUT shared_blks_written bigint, OUT blk_read_time double precision, OUT blk_write_time double precision,
+		OUT lock_acquire_time double precision, OUT stats_reset timestamptz)
+	RETURNS SETOF record
+	LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'bdr_get_relation_stats';
+COMMENT ON FUNCTION bdr.get_relation_stats() IS 'what was applied to each table, and what it cost; bdr.stat_relation shows it';
+
+CREATE FUNCTION bdr.reset_subscription_stats() RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'bdr_reset_subscription_stats';
+COMMENT ON FUNCTION bdr.reset_subscription_stats() IS 'lets the counters of bdr.stat_subscription begin at 0 again';
+
+CREATE FUNCTION bdr.reset_relation_stats() RETURNS boolean
+	LANGUAGE c VOLATILE PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'bdr_reset_relation_stats';
+COMMENT ON FUNCTION bdr.reset_relation_stats() IS 'empties bdr.stat_relation';
+
+CREATE VIEW bdr.stat_subscription AS
+SELECT s.sub_name, s.pgl_subscription_id AS subid, w.nconnect, w.ncommit, w.nabort, w.nerror, w.nskippedtx, w.ninsert, w.nupdate,
+	w.ndelete, w.ntruncate, w.nddl, w.ndeadlocks, w.nretries, w.shared_blks_hit, w.shared_blks_read, w.shared_blks_dirtied,
+	w.shared_blks_written, w.blk_read_time, w.blk_write_time, p.connect_time, p.disconnect_time AS last_disconnect_time,
+	w.start_lsn, w.retries_at_same_lsn, w.curr_ncommit, w.nconflict, w.nmissing, w.mean_apply_time, w.stats_reset
+FROM bdr.subscription s
+	LEFT JOIN bdr.get_subscription_stats() w ON w.peer = s.origin_node_id
+	LEFT JOIN bdr.show_subscription_status() p ON p.peer = s.origin_node_id;
+COMMENT ON VIEW bdr.stat_subscription IS 'what was applied from each node since the server started, and what it cost';
+
+CREATE VIEW bdr.stat_relation AS
+SELECT n.nspname, c.relname, s.relid, s.total_time, s.ninsert, s.nupdate, s.ndelete, s.ntruncate, s.shared_blks_hit,
+	s.shared_blks_read, s.shared_blks_dirtied, s.shared_blks_written, s.blk_read_time, s.blk_write_time, s.lock_acquire_time,
+	s.stats_reset
+FROM bdr.get_relation_stats() s
+	JOIN pg_catalog.pg_class c ON c.oid = s.relid
+	JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace;
+COMMENT ON VIEW bdr.stat_relation IS 'what was applied to each table, and what it cost, while bdr.track_relation_apply is on; times in ms';
+
+CREATE VIEW bdr.replication_status AS
+SELECT t.node_id, t.node_name, o.node_id AS origin_node_id, o.node_name AS origin_node_name, s.pgl_subscription_id AS sub_id,
+	s.sub_name, w.connect_time IS NOT NULL AS connected,
+	s.sub_enabled AND COALESCE(c.retries_at_same_lsn >= 2 AND c.curr_ncommit = 0, false) AS replication_blocked, w.connect_time,
+	w.disconnect_time, pg_catalog.clock_timestamp() - w.connect_time AS uptime
+FROM bdr.subscription s
+	JOIN bdr.node t ON t.node_id = s.target_node_id
+	JOIN bdr.node o ON o.node_id = s.origin_node_id
+	LEFT JOIN bdr.show_subscription_status() w ON w.peer = s.origin_node_id
+	LEFT JOIN bdr.get_subscription_stats() c ON c.peer = s.origin_node_id;
+COMMENT ON VIEW bdr.replication_status IS
+	'whether the local node is connected to each other one; replication_blocked: a transaction fails again and again';
+
+CREATE VIEW bdr.stat_activity AS
+SELECT a.datid, a.datname, a.pid, a.leader_pid, a.usesysid, a.usename, a.application_name, a.client_addr, a.client_hostname,
+	a.client_port, a.backend_start, a.xact_start, a.query_start, a.state_change, a.wait_event_type,
+	CASE WHEN a.wait_event_type = 'Extension' AND a.wait_event = 'Extension' AND pg_catalog.starts_with(a.backend_type, 'bdr ')
+		THEN 'Bdr' || pg_catalog.initcap(pg_catalog.substr(a.backend_type, 5)) || 'Wait' ELSE a.wait_event END AS wait_event,
+	a.state, a.backend_xid, a.backend_xmin, a.query_id, a.query, a.backend_type
+FROM pg_catalog.pg_stat_activity a;
+COMMENT ON VIEW bdr.stat_activity IS 'pg_stat_activity, with the names of what workers of bdr wait for';
+
+CREATE VIEW bdr.node_catchup_info AS
+SELECT l.node_id, p.peer_node_id AS node_source_id, p.remote_slot_name AS slot_name, p.catchup_lsn AS min_node_lsn,
+	(CASE WHEN j.step IN ('preflight', 'reserve', 'create_peer_slots', 'await_peer_positions', 'create_slot') THEN 10
+		WHEN j.step IN ('copy_structure', 'copy_data', 'copy_indexes', 'set_origins', 'create_local_slots') THEN 20
+		WHEN j.step IN ('catchup', 'standby', 'promote') THEN 30 ELSE 40 END)::oid AS catchup_state,
+	p.peer_node_id AS origin_node_id
+FROM bdr.local_node l CROSS JOIN bdr.join_state j CROSS JOIN bdr.join_peer p
+WHERE j.step NOT IN ('active', 'failed')
+UNION ALL
+SELECT l.node_id, j.target_node_id, j.remote_slot_name, j.catchup_lsn,
+	(CASE WHEN j.step IN ('preflight', 'reserve', 'create_peer_slots', 'await_peer_positions', 'create_slot') THEN 10
+		WHEN j.step IN ('copy_structure', 'copy_data', 'copy_indexes', 'set_origins', 'create_local_slots') THEN 20
+		WHEN j.step IN ('catchup', 'standby', 'promote') THEN 30 ELSE 40 END)::oid,
+	j.target_node_id
+FROM bdr.local_node l CROSS JOIN bdr.join_state j
+WHERE j.step NOT IN ('active', 'failed') AND j.target_node_id IS NOT NULL
+UNION ALL
+SELECT l.node_id, r.source_node_id, NULL, r.target_lsn, (CASE WHEN r.applied THEN 40 ELSE 30 END)::oid, r.origin_node_id
+FROM bdr.local_node l CROSS JOIN bdr.recovery r;
+COMMENT ON VIEW bdr.node_catchup_info IS 'what the local node still has to get of others while it joins, or when one has died';
+
+CREATE VIEW bdr.node_catchup_info_details AS
+SELECT n.node_name AS target_node_name, s.node_name AS source_node_name, o.node_name AS origin_node_name,
+	CASE i.catchup_state WHEN 10 THEN 'setup' WHEN 20 THEN 'start' WHEN 30 THEN 'catchup' ELSE 'done' END AS catchup_state_name,
+	i.slot_name, i.min_node_lsn, i.node_id, i.node_source_id, i.origin_node_id, i.catchup_state
+FROM bdr.node_catchup_info i
+	LEFT JOIN bdr.node n ON n.node_id = i.node_id
+	LEFT JOIN bdr.node s ON s.node_id = i.node_source_id
+	LEFT JOIN bdr.node o ON o.node_id = i.origin_node_id;
+COMMENT ON VIEW bdr.node_catchup_info_details IS 'bdr.node_catchup_info with names';
+
+CREATE VIEW bdr.event_summary AS
+SELECT e.error_time AS event_time, e.target_name AS event_node_name, 'worker ' || e.worker_role_name AS event_source,
+	'ERROR'::text AS event_type, e.origin_name AS event_peer_name, e.error_message AS event_message
+FROM bdr.worker_errors e
+UNION ALL
+SELECT j.entered_time, j.node_name, 'node state', bdr.peer_state_name(j.state), NULL, 'node has entered state ' || bdr.peer_state_name(j.state)
+FROM bdr.state_journal_details j
+UNION ALL
+SELECT m.noted_time, m.node_name, 'missing changes', 'WARNING', m.origin_name,
+	pg_catalog.format('lacks changes of %s after %s, up to %s, which nobody can send any more: part it and let it join again',
+					  m.origin_name, m.after_lsn, m.upto_lsn)
+FROM bdr.missing_changes m;
+COMMENT ON VIEW bdr.event_summary IS 'what has happened to nodes and workers, as this node has seen it';
+
+-- Questions that are asked of all nodes: a fixed list, so that those who watch need no rights there.
+CREATE FUNCTION bdr.internal_group_rows(what text, OUT node_id text, OUT node_name text, OUT error text,
+										OUT f1 text, OUT f2 text, OUT f3 text, OUT f4 text, OUT f5 text, OUT f6 text,
+										OUT f7 text, OUT f8 text, OUT f9 text, OUT f10 text, OUT f11 text, OUT f12 text)
+	RETURNS SETOF record
+	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+	AS 'MODULE_PATHNAME', 'bdr_internal_group_rows';
+COMMENT ON FUNCTION bdr.internal_group_rows(text) IS 'what all nodes of the group answer to a question; behind the views bdr.group_...';
+
+CREATE VIEW bdr.group_versions_details AS
+SELECT g.node_id::oid AS node_id, g.node_name::name AS node_name, g.f1 AS postgres_version, g.f2 AS bdr_version, g.f3 AS bdr_edition,
+	g.error
+FROM bdr.internal_group_rows('versions') g;
+COMMENT ON VIEW bdr.group_versions_details IS 'what each node of the group runs; error: why it did not answer';
+
+CREATE VIEW bdr.group_replslots_details AS
+SELECT g.f1 AS node_group_name, COALESCE(g.f2, g.node_name) AS origin_name, g.f3 AS target_name, g.f4 AS slot_name, g.f5 AS active,
+	CASE WHEN g.error IS NULL THEN g.f6 ELSE 'unreachable' END AS state, g.f7::interval AS write_lag, g.f8::interval AS flush_lag,
+	g.f9::interval AS replay_lag, g.f10::int8 AS sent_lag_bytes, g.f11::int8 AS write_lag_bytes, g.f12::int8 AS flush_lag_bytes,
+	g.f12::int8 AS replay_lag_byte, g.error
+FROM bdr.internal_group_rows('slots') g;
+COMMENT ON VIEW bdr.group_replslots_details IS
+	'the slots of all nodes of the group; state unreachable: the node did not answer, and error says why';
+
+CREATE VIEW bdr.group_subscription_summary AS
+SELECT g.f1 AS origin_node_name, COALESCE(g.f2, g.node_name) AS target_node_name, g.f3 AS last_xact_replay_timestamp,
+	g.f4 AS sub_lag_seconds, CASE WHEN g.error IS NULL THEN g.f5 ELSE 'unreachable' END AS subscription_status, g.error
+FROM bdr.internal_group_rows('subscriptions') g
+WHERE g.error IS NOT NULL OR g.f1 IS NOT NULL;
+COMMENT ON VIEW bdr.group_subscription_summary IS 'what all nodes of the group receive from one another, and how long ago they applied something';
+
+CREATE FUNCTION bdr.monitor_group_versions(OUT status text, OUT message text) RETURNS SETOF record
+	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp AS $function$
+DECLARE
+	unreachable bigint;
+	versions bigint;
+	editions bigint;
+	nodes bigint;
+BEGIN
+	IF NOT EXISTS (SELECT FROM bdr.local_node_summary WHERE node_group_name IS NOT NULL) THEN
+		RETURN QUERY SELECT 'UNKNOWN', 'This node is not part of any BDR group';
+		RETURN;
+	END IF;
+	SELECT count(*), count(error), count(DISTINCT bdr_version), count(DISTINCT bdr_edition)
+		INTO nodes, unreachable, versions, editions FROM bdr.group_versions_details;
+	IF unreachable > 0 THEN
+		RETURN QUERY SELECT 'WARNING', 'There is at least 1 node that is not accessible';
+	ELSIF versions > 1 THEN
+		RETURN QUERY SELECT 'WARNING', 'There are node(s) running different BDR versions when compared to other nodes';
+	ELSIF editions > 1 THEN
+		RETURN QUERY SELECT 'WARNING', 'There are node(s) running different BDR editions when compared to other nodes';
+	ELSE
+		RETURN QUERY SELECT 'OK', 'All nodes are running same BDR versions';
+	END IF;
+END
+$function$;
+COMMENT ON FUNCTION bdr.monitor_group_versions() IS 'whether all nodes answer and run the same version: OK, WARNING or UNKNOWN';
+
+-- There is no consensus of a majority: what changes the group is agreed on by all of its nodes.
+CREATE FUNCTION bdr.monitor_group_raft(OUT status text, OUT message text) RETURNS SETOF record
+	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp AS $function$
+DECLARE
+	unreachable bigint;
+	nodes bigint;
+BEGIN
+	IF NOT EXISTS (SELECT FROM bdr.local_node_summary WHERE node_group_name IS NOT NULL) THEN
+		RETURN QUERY SELECT 'UNKNOWN', 'This node is not part of any BDR group';
+		RETURN;
+	END IF;
+	SELECT count(*), count(error) INTO nodes, unreachable FROM bdr.group_versions_details;
+	IF unreachable * 2 >= nodes THEN
+		RETURN QUERY SELECT 'CRITICAL', 'At least half of the nodes are not accessible';
+	ELSIF unreachable > 0 THEN
+		RETURN QUERY SELECT 'WARNING', 'There is at least 1 node that is not accessible';
+	ELSE
+		RETURN QUERY SELECT 'OK', 'All nodes are accessible; this version works without Raft Consensus';
+	END IF;
+END
+$function$;
+COMMENT ON FUNCTION bdr.monitor_group_raft() IS 'whether the nodes that agree on joins and partings answer: OK, WARNING, CRITICAL or UNKNOWN';
+
+CREATE FUNCTION bdr.monitor_local_replslots(OUT status text, OUT message text) RETURNS SETOF record
+	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp AS $function$
+DECLARE
+	missing bigint;
+	inactive bigint;
+BEGIN
+	IF NOT EXISTS (SELECT FROM bdr.local_node_summary WHERE node_group_name IS NOT NULL) THEN
+		RETURN QUERY SELECT 'UNKNOWN', 'This node is not part of any BDR group';
+		RETURN;
+	END IF;
+	SELECT count(*) FILTER (WHERE slot_name IS NULL), count(*) FILTER (WHERE NOT active) INTO missing, inactive
+		FROM bdr.node_slots WHERE NOT is_group_slot;
+	IF missing > 0 THEN
+		RETURN QUERY SELECT 'CRITICAL', 'There is at least 1 BDR replication slot which is missing';
+	ELSIF inactive > 0 THEN
+		RETURN QUERY SELECT 'CRITICAL', 'There is at least 1 BDR replication slot which is inactive';
+	ELSE
+		RETURN QUERY SELECT 'OK', 'All BDR replication slots are working correctly';
+	END IF;
+END
+$function$;
+COMMENT ON FUNCTION bdr.monitor_local_replslots() IS 'whether all peers receive from their slots here: OK, CRITICAL or UNKNOWN';
+
+CREATE FUNCTION bdr.get_node_sub_receive_lsn(node_name name, committed boolean DEFAULT true) RETURNS pg_lsn
+	LANGUAGE sql VOLATILE PARALLEL RESTRICTED SET search_path = pg_catalog, pg_temp AS $function$
+	SELECT CASE WHEN committed THEN s.receive_commit_lsn ELSE s.receive_lsn END FROM bdr.subscription_summary s
+	WHERE s.origin_name = node_name
+$function$;
+COMMENT ON FUNCTION bdr.get_node_sub_receive_lsn(name, boolean) IS 'up to where this node has received what another one has committed';
+
+CREATE FUNCTION bdr.get_node_sub_apply_lsn(node_name name) RETURNS pg_lsn
+	LANGUAGE sql VOLATILE PARALLEL RESTRICTED SET search_path = pg_catalog, pg_temp AS $function$
+	SELECT s.last_xact_replay_lsn FROM bdr.subscription_summary s WHERE s.origin_name = node_name
+$function$;
+COMMENT ON FUNCTION bdr.get_node_sub_apply_lsn(name) IS 'up to where this node has applied what another one has committed';
+
+CREATE FUNCTION bdr.node_group_type(node_group_name text) RETURNS text
+	LANGUAGE sql STABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $function$
+	SELECT 'normal' FROM bdr.node_group g WHERE g.node_group_name = node_group_type.node_group_name::name
+$function$;
+COMMENT ON FUNCTION bdr.node_group_type(text) IS 'type of a group';
+
+CREATE FUNCTION bdr.bdr_features(OUT feature text, OUT available boolean) RETURNS SETOF record
+	LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $function$
+	SELECT v.feature, EXISTS (SELECT FROM pg_proc p WHERE p.pronamespace = 'bdr'::regnamespace AND p.proname = v.function)
+	FROM (VALUES ('row replication', 'create_node_group'), ('conflict resolution', 'alter_node_set_conflict_resolver'),
+		('conflict history', 'alter_node_set_log_config'), ('column-level conflict detection', 'alter_table_conflict_detection'),
+		('conflict-free types', 'crdt_gcounter_in'), ('stream triggers', 'create_conflict_trigger'),
+		('DDL replication', 'replicate_ddl_command'), ('global locks', 'global_lock_table'),
+		('global sequences', 'alter_sequence_set_kind'), ('replication sets', 'create_replication_set'),
+		('commit scopes', 'add_commit_scope')) v(feature, function)
+$function$;
+COMMENT ON FUNCTION bdr.bdr_features() IS 'what this version can do';
+
+-- what the columns of the views that are looked at first mean
+COMMENT ON COLUMN bdr.replication_status.node_id IS 'the local node';
+COMMENT ON COLUMN bdr.replication_status.node_name IS 'its name';
+COMMENT ON COLUMN bdr.replication_status.origin_node_id IS 'the node that it receives from';
+COMMENT ON COLUMN bdr.replication_status.origin_node_name IS 'its name';
+COMMENT ON COLUMN bdr.replication_status.sub_id IS 'the subscription';
+COMMENT ON COLUMN bdr.replication_status.sub_name IS 'its name';
+COMMENT ON COLUMN bdr.replication_status.connected IS 'the stream is open';
+COMMENT ON COLUMN bdr.replication_status.replication_blocked IS 'the same transaction has failed at least twice since one was applied: see bdr.worker_errors';
+COMMENT ON COLUMN bdr.replication_status.connect_time IS 'since when the stream is open';
+COMMENT ON COLUMN bdr.replication_status.disconnect_time IS 'when it was closed last';
+COMMENT ON COLUMN bdr.replication_status.uptime IS 'how long it is open';
+COMMENT ON COLUMN bdr.node_replication_rates.peer_node_id IS 'the node that receives';
+COMMENT ON COLUMN bdr.node_replication_rates.target_name IS 'its name';
+COMMENT ON COLUMN bdr.node_replication_rates.sent_lsn IS 'up to where it was sent to';
+COMMENT ON COLUMN bdr.node_replication_rates.replay_lsn IS 'up to where it has applied';
+COMMENT ON COLUMN bdr.node_replication_rates.replay_lag IS 'how long it is behind';
+COMMENT ON COLUMN bdr.node_replication_rates.replay_lag_bytes IS 'how much WAL it is behind';
+COMMENT ON COLUMN bdr.node_replication_rates.replay_lag_size IS 'the same, to be read';
+COMMENT ON COLUMN bdr.node_replication_rates.apply_rate IS 'how fast it confirms, bytes a second';
+COMMENT ON COLUMN bdr.node_replication_rates.catchup_interval IS 'how long it needs at that rate';
+COMMENT ON COLUMN bdr.node_replication_rates.retained_wal_bytes IS 'WAL that the server keeps for it';
+COMMENT ON COLUMN bdr.node_replication_rates.state IS 'of its walsender; disconnected: there is none';
+COMMENT ON COLUMN bdr.node_replication_rates.subscription_status IS 'how receiving from it is doing';
+COMMENT ON COLUMN bdr.node_replication_rates.last_error_sqlstate IS 'of applying what comes from it';
+COMMENT ON COLUMN bdr.node_replication_rates.last_error_message IS 'of applying what comes from it';
+COMMENT ON COLUMN bdr.node_replication_rates.last_error_time IS 'of applying what comes from it';
+COMMENT ON COLUMN bdr.event_summary.event_time IS 'when it happened';
+COMMENT ON COLUMN bdr.event_summary.event_node_name IS 'the node that it happened to';
+COMMENT ON COLUMN bdr.event_summary.event_source IS 'worker and its role, node state, or missing changes';
+COMMENT ON COLUMN bdr.event_summary.event_type IS 'ERROR, WARNING, or the state of a node';
+COMMENT ON COLUMN bdr.event_summary.event_peer_name IS 'the other node that it is about';
+COMMENT ON COLUMN bdr.event_summary.event_message IS 'what happened';
+COMMENT ON COLUMN bdr.group_slot_retention.peer_node_id IS 'a peer';
+COMMENT ON COLUMN bdr.group_slot_retention.peer_name IS 'its name';
+COMMENT ON COLUMN bdr.group_slot_retention.slot_name IS 'the group slot';
+COMMENT ON COLUMN bdr.group_slot_retention.restart_lsn IS 'from where the server keeps WAL for it';
+COMMENT ON COLUMN bdr.group_slot_retention.confirmed_flush_lsn IS 'the mark where it is';
+COMMENT ON COLUMN bdr.group_slot_retention.passed_lsn IS 'the last mark that this peer has passed';
+COMMENT ON COLUMN bdr.group_slot_retention.held_bytes IS 'WAL that it keeps for this peer';
+COMMENT ON COLUMN bdr.group_slot_retention.held_size IS 'the same, to be read';
+COMMENT ON COLUMN bdr.group_slot_retention.past_bound IS 'the peer needs more than may be kept';
+COMMENT ON COLUMN bdr.group_slot_retention.last_report_time IS 'when the peer has told last how far it is';
+
+-- ---------------------------------------------------------------------------------------------------------------------
+-- Health: may a node get traffic? Poolers ask this often, so it reads shared memory and small tables only. In PL/pgSQL, as the
+-- views are defined above and a node that is not in a group has to answer, too.
+-- ---------------------------------------------------------------------------------------------------------------------
+
+CREATE FUNCTION bdr.node_health(OUT ready boolean, OUT state text, OUT reason text, OUT node_name name, OUT lag_bytes bigint)
+	RETURNS record
+	LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED SET search_path = pg_catalog, pg_temp AS $function$
+DECLARE
+	peer record;
+BEGIN
+	ready := false;
+	SELECT l.node_name, l.peer_state_name INTO node_name, state FROM bdr.local_node_summary l;
+	IF state IS NULL THEN
+		state := 'NONE';
+		reason := 'this database is no node';
+		RETURN;
+	ELSIF pg_is_in_recovery() THEN
+		reason := 'the server is a standby';
+		RETURN;
+	ELSIF state <> 'ACTIVE' THEN
+		reason := format('the node is %s', state);
+		RETURN;
+	END IF;
+	lag_bytes := 0;
+	FOR peer IN SELECT o.node_name, CASE WHEN s.sub_enabled THEN COALESCE(w.status, 'down') ELSE 'disabled' END AS status,
+			COALESCE(pg_wal_lsn_diff(w.receive_lsn, w.last_xact_flush_lsn), 0) AS behind, w.last_error_sqlstate, w.last_error_message
+		FROM bdr.subscription s JOIN bdr.node o ON o.node_id = s.origin_node_id AND o.node_state = 8
+			LEFT JOIN bdr.show_subscription_status() w ON w.peer = s.origin_node_id
+		ORDER BY o.node_name
+	LOOP
+		lag_bytes := GREATEST(lag_bytes, peer.behind::bigint);
+		-- a peer that can't be reached keeps nobody from working: that is when this node is needed
+		CONTINUE WHEN peer.status = 'replicating' OR peer.status <> 'disabled' AND peer.last_error_sqlstate ~ '^(08|57P)'
+			AND peer.status <> 'catchup';
+		reason := concat_ws('; ', reason, CASE peer.status
+			WHEN 'disabled' THEN format('receiving from %s is disabled', peer.node_name)
+			WHEN 'error' THEN format('applying from %s fails: %s', peer.node_name, peer.last_error_message)
+			WHEN 'catchup' THEN format('catching up with %s', peer.node_name)
+			ELSE format('receiving from %s is starting', peer.node_name) END);
+	END LOOP;
+	ready := reason IS NULL;
+END $function$;
+COMMENT ON FUNCTION bdr.node_health() IS 'whether the local node may get traffic, and why not';
+
+CREATE FUNCTION bdr.is_node_connected(node_name name) RETURNS boolean
+	LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED SET search_path = pg_catalog, pg_temp AS $function$
+DECLARE
+	wanted alias FOR node_name;
+	connected boolean;
+BEGIN
+	SELECT n.node_id = l.node_id
+		   OR EXISTS (SELECT FROM bdr.node_slots s WHERE s.target_id = n.node_id AND s.active)
+			  AND EXISTS (SELECT FROM bdr.subscription_summary r
+						   WHERE r.origin_id = n.node_id AND r.subscription_status IN ('replicating', 'catchup'))
+		INTO connected
+		FROM bdr.local_node_summary l, bdr.node n WHERE n.node_name = wanted;
+	IF connected IS NULL THEN
+		RAISE EXCEPTION USING ERRCODE = 'undefined_object', MESSAGE = format('there is no node %I', wanted),
+			HINT = 'See bdr.node_summary.';
+	END IF;
+	RETURN connected;
+END $function$;
+COMMENT ON FUNCTION bdr.is_node_connected(name) IS 'whether the local node sends to a node and receives from it';
+
+CREATE FUNCTION bdr.is_node_ready(node_name name, span interval DEFAULT NULL) RETURNS boolean
+	LANGUAGE plpgsql VOLATILE PARALLEL RESTRICTED SET search_path = pg_catalog, pg_temp AS $function$
+DECLARE
+	wanted alias FOR node_name;
+BEGIN
+	IF EXISTS (SELECT FROM bdr.local_node_summary l WHERE l.node_name = wanted) THEN
+		RETURN (SELECT h.ready FROM bdr.node_health() h);
+	END IF;
+	RETURN bdr.is_node_connected(wanted)
+		AND EXISTS (SELECT FROM bdr.node n WHERE n.node_name = wanted AND n.node_state = 8)
+		AND EXISTS (SELECT FROM bdr.node_replication_rates r WHERE r.target_name = wanted AND r.state = 'streaming'
+					   AND (span IS NULL OR r.replay_lag_bytes <= 0 OR r.replay_lag <= span));
+END $function$;
+COMMENT ON FUNCTION bdr.is_node_ready(name, interval) IS
+	'whether a node is an active member that has everything of the local one, or had it no longer than a span ago';
+
 -- ---------------------------------------------------------------------------------------------------------------------
 -- Rights
 -- ---------------------------------------------------------------------------------------------------------------------
@@ -1505,12 +1973,22 @@ GRANT SELECT ON bdr.local_node_summary, bdr.node, bdr.node_group, bdr.node_local
 	bdr.subscription_summary, bdr.worker_errors, bdr.workers, bdr.join_progress, bdr.join_table_progress, bdr.part_progress,
 	bdr.node_replication_rates, bdr.group_slot_retention, bdr.missing_changes, bdr.conflict_history_summary,
 	bdr.node_conflict_resolvers, bdr.node_log_config, bdr.stat_conflicts, bdr.tables, bdr.sequences,
-	bdr.sequence_alloc TO bdr_read_all_stats;
+	bdr.sequence_alloc, bdr.global_locks, bdr.global_lock, bdr.ddl_epoch TO bdr_read_all_stats;
+GRANT SELECT ON bdr.stat_relation, bdr.replication_status, bdr.stat_activity, bdr.node_catchup_info, bdr.node_catchup_info_details,
+	bdr.event_summary TO bdr_read_all_stats;
+GRANT EXECUTE ON FUNCTION bdr.get_subscription_stats(), bdr.get_relation_stats(), bdr.internal_walsenders(), bdr.bdr_features(),
+	bdr.get_node_sub_receive_lsn(name, boolean),
+	bdr.get_node_sub_apply_lsn(name), bdr.node_group_type(text) TO bdr_read_all_stats;
+-- they ask other nodes
+GRANT SELECT ON bdr.group_versions_details, bdr.group_replslots_details, bdr.group_subscription_summary TO bdr_monitor;
+GRANT EXECUTE ON FUNCTION bdr.monitor_group_versions(), bdr.monitor_group_raft(), bdr.monitor_local_replslots(),
+	bdr.internal_group_rows(text) TO bdr_monitor;
 GRANT EXECUTE ON FUNCTION bdr.bdr_edition(), bdr.bdr_version(), bdr.bdr_version_num(), bdr.peer_state_name(oid),
 	bdr.show_subscription_status(), bdr.show_workers(), bdr.show_conflict_stats(), bdr.internal_conflict_types(),
 	bdr.internal_mask_dsn(text),
-	bdr.internal_object_name(text, text, text, text, text), bdr.local_group_slot_name() TO bdr_read_all_stats;
-GRANT EXECUTE ON FUNCTION bdr.wait_slot_confirm_lsn(text, pg_lsn), bdr.local_group_slot_name(),
+	bdr.internal_object_name(text, text, text, text, text), bdr.local_group_slot_name(), bdr.node_health(),
+	bdr.is_node_connected(name), bdr.is_node_ready(name, interval) TO bdr_read_all_stats;
+GRANT EXECUTE ON FUNCTION bdr.wait_slot_confirm_lsn(text, pg_lsn), bdr.local_group_slot_name(), bdr.global_lock_table(regclass),
 	bdr.create_conflict_trigger(text, text[], regclass, regprocedure, text[]),
 	bdr.create_transform_trigger(text, text[], regclass, regprocedure, text[]), bdr.drop_trigger(text, regclass, boolean),
 	bdr.ri_fkey_trigger(), bdr.ri_fkey_on_del_trigger(),
@@ -1567,3 +2045,28 @@ GRANT EXECUTE ON FUNCTION pg_catalog.pg_replication_origin_create(text), pg_cata
 	pg_catalog.pg_replication_origin_session_progress(boolean),
 	pg_catalog.pg_replication_origin_xact_setup(pg_lsn, timestamptz), pg_catalog.pg_replication_origin_xact_reset()
 	TO bdr_superuser;
+
+-- Nor do they need to be superusers to set what is bdr's, to write what a join copies without triggers, or to keep connection
+-- strings out of a log of statements. Parameters belong to the
+-- server: another database may be granting the same at this moment.
+DO LANGUAGE plpgsql $settings$
+DECLARE
+	parameter text;
+BEGIN
+	FOR parameter IN SELECT s.name FROM pg_catalog.pg_settings s
+		WHERE pg_catalog.starts_with(s.name, 'bdr.') AND s.context = 'superuser'
+		UNION ALL VALUES ('session_replication_role'), ('log_parameter_max_length')
+	LOOP
+		FOR attempt IN 1 .. 10 LOOP
+			BEGIN
+				IF NOT pg_catalog.has_parameter_privilege('bdr_superuser', parameter, 'SET') THEN
+					EXECUTE pg_catalog.format('GRANT SET ON PARAMETER %s TO bdr_superuser', parameter);
+				END IF;
+				EXIT;
+			EXCEPTION WHEN unique_violation OR internal_error THEN
+				NULL;
+			END;
+		END LOOP;
+	END LOOP;
+END
+$settings$;

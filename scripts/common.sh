@@ -60,6 +60,13 @@ private_install() {
     chmod -R a+rX "$dir"
 }
 
+# install_bdrctl DIR: the operator's tool, beside the programs of that copy.
+install_bdrctl() {
+    make --no-print-directory -s -f Extension/pgxs.mk bdrctl PG_CONFIG="$PG_CONFIG" BUILD="$BUILD"
+    cp "$BUILD/bdrctl" "$1$("$PG_CONFIG" --bindir)/bdrctl"
+    chmod a+rx "$1$("$PG_CONFIG" --bindir)/bdrctl"
+}
+
 # Does this server know the list of permitted output plugins? (Minor versions from 2026 on do; setting an unknown name
 # would keep older ones from starting.)
 knows_plugin_list() { # BINDIR

@@ -88,6 +88,13 @@ public struct SettingCheck: Equatable, Sendable {
     public var detail: String
     /// What to do; nil when all is well.
     public var hint: String?
+
+    public init(name: String, status: CheckStatus, detail: String, hint: String? = nil) {
+        self.name = name
+        self.status = status
+        self.detail = detail
+        self.hint = hint
+    }
 }
 
 /// Checks one server, always with the same checks in the same order.

@@ -102,6 +102,8 @@ enum { BDR_REMOTE_ERROR = 1 };
 int32_t bdr_host_conn_open(const char *dsn, int32_t noptions, const char *const *keywords, const char *const *values,
 						   int32_t timeout_ms, BdrConn **conn);
 void bdr_host_conn_close(BdrConn *conn);
+/* Sends a last statement and closes without waiting long for its answer. Never fails. */
+void bdr_host_conn_abandon(BdrConn *conn, const char *sql);
 /* Last error of the connection: message without trailing newline, SQLSTATE ("08006" for a lost connection), detail and hint ("" when none). */
 const char *bdr_host_conn_message(const BdrConn *conn);
 const char *bdr_host_conn_sqlstate(const BdrConn *conn);
@@ -116,6 +118,10 @@ int32_t bdr_host_conn_query(BdrConn *conn, const char *sql, int32_t nargs, const
 int32_t bdr_host_conn_run(BdrConn *conn, const char *sql, BdrSqlResult **result);
 /* Statements fail from now on (connection_failure) when no answer comes for so long; 0 = never. */
 void bdr_host_conn_set_timeout(BdrConn *conn, int32_t timeout_ms);
+/* Asks several servers one thing at the same time, and waits for at most timeout_ms. labels: two for each, given back with its
+ * rows. Rows: both labels, why there is no answer (NULL: there is one), and columns of the answer. */
+int32_t bdr_host_ask_nodes(int32_t n, const char *const *dsns, const char *const *options, const char *const *labels,
+						   const char *sql, int32_t columns, int32_t timeout_ms, BdrSqlResult **result);
 /* Sends a statement that ends in COPY BOTH (START_REPLICATION). */
 int32_t bdr_host_conn_start_copy_both(BdrConn *conn, const char *sql);
 
@@ -161,6 +167,8 @@ void bdr_host_free(void *memory);
 char *bdr_host_copy_text(const char *text);
 /* A path for a temporary file that the server removes by itself at its next start. */
 int32_t bdr_host_temp_path(const char *suffix, char *buffer, size_t size);
+/* Makes a file that only this user can read. */
+int32_t bdr_host_write_file(const char *path, const char *text);
 int32_t bdr_host_remove_file(const char *path);
 
 /* ---- this server and database --------------------------------------------------------------------------------- */
@@ -176,11 +184,12 @@ int64_t bdr_host_start_time(void);				/* of the postmaster, µs since 2000 */
 int32_t bdr_host_encoding(void);
 const char *bdr_host_encoding_name(void);
 uint32_t bdr_host_random(void);
+int32_t bdr_host_pid(void);
 
 /* ---- workers (workers.c) -------------------------------------------------------------------------------------- */
 
 enum { BDR_ROLE_MANAGER = 1, BDR_ROLE_APPLY = 2, BDR_ROLE_JOIN = 3, BDR_ROLE_GROUP = 4, BDR_ROLE_RECOVER = 5,
-	BDR_ROLE_SEQUENCE = 6 };
+	   BDR_ROLE_SEQUENCE = 6, BDR_ROLE_LOCK = 7 };
 
 typedef struct BdrWorkerInfo
 {
@@ -200,6 +209,8 @@ int32_t bdr_host_worker_info(int32_t role, uint32_t peer, BdrWorkerInfo *info);
 int32_t bdr_host_worker_start(int32_t role, uint32_t peer, const char *name);
 /* Asks one to stop (SIGTERM). */
 int32_t bdr_host_worker_stop(int32_t role, uint32_t peer);
+/* Has one look at once. */
+int32_t bdr_host_worker_wake(int32_t role, uint32_t peer);
 /* Forgets counters and last error of a worker that does not run (its peer has left). */
 int32_t bdr_host_worker_forget(int32_t role, uint32_t peer);
 /* Peers (node ids) for which this database has apply worker entries. Returns the count. */
@@ -231,6 +242,10 @@ void bdr_host_progress_flushed(uint64_t remote_lsn);
 enum { BDR_COUNT_INSERT = 0, BDR_COUNT_UPDATE, BDR_COUNT_DELETE, BDR_COUNT_TRUNCATE, BDR_COUNT_COMMIT, BDR_COUNT_CONFLICT,
 	   BDR_COUNT_MISSING, BDR_COUNT_DDL, BDR_COUNT_KINDS };
 void bdr_host_progress_count(int32_t kind, uint64_t n);
+/* What it costs (apply_stats.c). connected: the stream of a peer begins, at this position. skipped: one of its transactions was
+ * passed over because somebody wanted that. */
+void bdr_host_stats_connected(uint32_t peer, uint64_t start_lsn);
+void bdr_host_stats_skipped(uint32_t peer);
 
 /* ---- DDL (host_ddl.c) ----------------------------------------------------------------------------------------- */
 
@@ -249,6 +264,37 @@ typedef struct BdrDdl {
  * Whatever is open of relations is closed before. */
 int32_t bdr_host_ddl(const BdrDdl *ddl, const uint8_t *content, size_t length);
 
+/* ---- global locks (host_locks.c) ------------------------------------------------------------------------------ */
+
+/* Who is there: a transaction that has asked for a global lock, a session that asked for another node's; whoever decides about
+ * votes; and, with a number of their own each, transactions of this node that want the same lock. */
+enum { BDR_TOKEN_HOLDER = 1, BDR_TOKEN_SESSION = 2, BDR_TOKEN_VOTE = 3, BDR_TOKEN_DDL = 4, BDR_TOKEN_TABLE = 5,
+	   BDR_TOKEN_KEY = 6, BDR_TOKEN_PAIR = 7 };
+/* Waits for it. SESSION: until the session ends, others until the whole transaction does. */
+int32_t bdr_host_token_take(int32_t kind, int64_t id);
+int32_t bdr_host_token_taken(int32_t kind, int64_t id, bool *taken);
+
+enum { BDR_LOCK_DDL = 1, BDR_LOCK_DML = 2, BDR_LOCK_ADVISORY = 3 };
+
+typedef struct BdrLockRequest {
+	int64_t id;
+	int32_t kind;
+	uint32_t relid;				/* DML */
+	const char *schema;
+	const char *relation;
+	int64_t key;				/* advisory */
+	bool key_is_pair;			/* it is two numbers */
+	const char *statement;
+	int32_t timeout;			/* ms, 0: none */
+} BdrLockRequest;
+
+enum { BDR_LOCK_NOT_YET = 1, BDR_LOCK_NO_TABLE = 2 };
+
+/* In a lock worker, outside of transactions. Locks a table against all but readers, and the apply workers, with a deadline. */
+int32_t bdr_host_lock_worker_begin(void);
+int32_t bdr_host_table_lock(const char *schema, const char *name, uint32_t origin, int32_t wait_ms, uint32_t *relid);
+/* BDR_LOCK_NOT_YET while apply workers write in spite of it. */
+int32_t bdr_host_table_unlock(uint32_t relid);
 /* ---- writers of transactions in progress (stream_writer.c) ----------------------------------------------------- */
 
 typedef struct BdrWriter BdrWriter;

@@ -38,6 +38,8 @@ final class Applier {
     /// Called from time to time while a change waits.
     var whileWaiting: () throws -> Void = {}
 
+    /// Global locks that the transaction gives up when it is committed.
+    var locks: [String] = []
     /// A transaction that is in progress on its origin, and applied by this process, a writer.
     var streamed: StreamedTransaction?
     /// Of the process that has writers for such transactions.
@@ -206,6 +208,10 @@ final class Applier {
                     """, [String(self.settings.peerID), LSN.text(end)])
             }
             try self.conflicts.flush()
+            if !self.locks.isEmpty {
+                try LockVotes.applied(self.locks, of: self.settings.peerID, position: end)
+                self.locks = []
+            }
             try host(bdr_host_apply_commit(end, message.commitTime, &localEnd))
         } catch {
             bdr_host_error_add_context(
@@ -226,6 +232,8 @@ final class Applier {
             // others only mark a place
             if message.prefix == DdlMessage.prefix {
                 try self.ddl(message.content)
+            } else if message.prefix == "bdr.lock" && !self.skipping && !self.settings.isForwarded {
+                self.locks.append(try LockVotes.number(message.content))
             }
             return
         }

@@ -57,6 +57,7 @@ extension Applier {
             hint: "The nodes differ now. The conflict resolver \"apply_error_ddl\" is \"skip_transaction\".")
         self.skipping = true
         self.leavesOut = true
+        bdr_host_stats_skipped(self.settings.peerID)
     }
 
     /// The message as C has it, during the call.

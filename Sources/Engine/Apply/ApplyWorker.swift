@@ -89,6 +89,9 @@ struct ApplyWorker {
                 + (self.settings.isForwarded ? ", forwarded by node \"\(self.settings.sourceName)\"" : ""),
             detail: "Slot \"\(self.settings.slot)\", from LSN \(LSN.text(progress)).")
         bdr_host_progress_status(Int32(BDR_SUB_CATCHUP))
+        if !self.settings.isForwarded {
+            bdr_host_stats_connected(self.settings.peerID, progress)
+        }
         var caughtUp = false
         var reached: UInt64 = 0
 

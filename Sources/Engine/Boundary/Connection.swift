@@ -105,6 +105,18 @@ final class Connection {
         }
     }
 
+    /// Closes, after sending a statement whose answer nobody waits for. Works while an error is pending, too.
+    func abandon(_ sql: String?) {
+        if let handle = self.handle {
+            if let sql {
+                bdr_host_conn_abandon(handle, sql)
+            } else {
+                bdr_host_conn_close(handle)
+            }
+            self.handle = nil
+        }
+    }
+
     var raw: OpaquePointer? { self.handle }
 
     var lastError: RemoteError {

@@ -27,7 +27,7 @@ private struct CheckReport {
             self.checks.append(
                 (
                     prefix + check.name, "\(check.status)", check.detail,
-                    check.hint.map { check.name == "role" ? ServerProbe.naming(role, in: $0) : $0 }
+                    check.hint.map { check.name == "role" ? ServerQuestion.naming(role, in: $0) : $0 }
                 ))
         }
     }

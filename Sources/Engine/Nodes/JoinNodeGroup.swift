@@ -89,17 +89,54 @@ struct JoinPreflight {
     /// To this node.
     let loop: Connection
 
+
+    /// A role that is no superuser can make objects, and fill tables, only for itself and for roles that it is a member of.
+    private func refuseForeignOwners(_ target: Connection, role: String) throws {
+        let own = """
+            NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.objid = o.oid AND d.deptype = 'e')
+            """
+        let owners = try target.query(
+            """
+            SELECT DISTINCT pg_catalog.pg_get_userbyid(o.owner) FROM (
+                SELECT oid, relowner, relnamespace FROM pg_catalog.pg_class WHERE relkind IN ('r', 'p', 'v', 'm', 'S', 'f') AND relpersistence <> 't'
+                UNION ALL SELECT oid, proowner, pronamespace FROM pg_catalog.pg_proc
+                UNION ALL SELECT oid, typowner, typnamespace FROM pg_catalog.pg_type WHERE typrelid = 0 AND typelem = 0) o(oid, owner, namespace)
+              JOIN pg_catalog.pg_namespace n ON n.oid = o.namespace
+             WHERE n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'bdr') AND \(own)
+             ORDER BY 1
+            """)
+        var missing: [String] = []
+        for row in 0..<owners.count {
+            guard let owner = owners[row, 0] else {
+                continue
+            }
+            let known = try self.loop.query(
+                """
+                SELECT COALESCE((SELECT pg_catalog.pg_has_role(oid, 'MEMBER') FROM pg_catalog.pg_roles WHERE rolname = $1), false)
+                """, [owner])
+            if known[0, 0] != "t" {
+                missing.append(try SQL.quoteIdentifier(owner))
+            }
+        }
+        let role = try SQL.quoteIdentifier(role)
+        if let first = missing.first {
+            throw BdrError(
+                SQLSTATE.insufficientPrivilege, "role \(role) of local_dsn may not copy the database",
+                detail: "Objects keep their owners, and it is no member here of: \(missing.joined(separator: ", ")).",
+                hint: "For the join, as a superuser: GRANT \(first) TO \(role); or ALTER ROLE \(role) SUPERUSER;")
+        }
+        let mayCreate = try self.loop.query("SELECT pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE')")
+        guard mayCreate[0, 0] == "t" || !self.copiesStructure else {
+            throw BdrError(
+                SQLSTATE.insufficientPrivilege, "role \(role) of local_dsn may not create objects in this database",
+                hint: "As a superuser: GRANT CREATE ON DATABASE ... TO \(role);")
+        }
+    }
+
     func run() throws {
         let here = try DatabaseIdentity.read { try self.loop.query($0, $1) }
         var (local, localRole) = try ServerProbe.settings(peers: 1) { try self.loop.query($0, $1) }
         try ServerProbe.refuse(checkSettings(local), subject: "this server", role: localRole)
-        guard local.isSuperuser || !self.copiesStructure else {
-            throw BdrError(
-                SQLSTATE.insufficientPrivilege, "role \"\(localRole)\" of local_dsn may not copy a database",
-                detail: "Objects are created here as they are on the join target, which only a superuser can do.",
-                hint: "For the join, as a superuser: ALTER ROLE \(try SQL.quoteIdentifier(localRole)) SUPERUSER;")
-        }
-
         let target = try Session.open(dsn: self.targetDSN, "the join target")
         guard try DatabaseIdentity.read({ try target.query($0, $1) }) != here else {
             throw BdrError(
@@ -111,6 +148,9 @@ struct JoinPreflight {
             throw BdrError(
                 SQLSTATE.objectNotInPrerequisiteState, "the join target's database has no extension bdr",
                 hint: "join_target_dsn has to lead to a database that is a member of the group.")
+        }
+        if !local.isSuperuser {
+            try self.refuseForeignOwners(target, role: localRole)
         }
         let described = try PeerCall.describe.ask(target)
         guard described.count == 1 else {

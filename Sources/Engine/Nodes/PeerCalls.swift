@@ -66,6 +66,13 @@ enum PeerCall: String {
     case noteMissing = "note_missing"
     case forgetOrigin = "forget_origin"
     case conflictSettings = "conflict_settings"
+    case globalLockRequest = "global_lock_request"
+    case globalLockNote = "global_lock_note"
+    case globalLockConfirm = "global_lock_confirm"
+    case globalLockRelease = "global_lock_release"
+    case globalLockStatus = "global_lock_status"
+    case globalLockWaits = "global_lock_waits"
+    case groupRows = "group_rows"
     case sequenceKinds = "sequence_kinds"
     case sequenceVote = "sequence_vote"
     case sequenceChunk = "sequence_chunk"
@@ -73,9 +80,26 @@ enum PeerCall: String {
     case sequenceLast = "sequence_last"
     case sequenceVotes = "sequence_votes"
 
+    /// Arguments contain a connection string, which may contain a password.
+    private var hasSecrets: Bool {
+        switch self {
+        case .checkBack, .beginJoin, .reserve: true
+        default: false
+        }
+    }
+
     /// Asks a node.
     @discardableResult
     func ask(_ connection: Connection, _ arguments: [String?] = []) throws -> Rows {
+        if self.hasSecrets {
+            // a server that logs statements would log the arguments, too
+            try connection.query(
+                """
+                SELECT pg_catalog.set_config('log_parameter_max_length_on_error', '0', false),
+                       CASE WHEN pg_catalog.has_parameter_privilege('log_parameter_max_length', 'SET')
+                            THEN pg_catalog.set_config('log_parameter_max_length', '0', false) END
+                """)
+        }
         let list = (0..<arguments.count).map { "$\($0 + 2)" }.joined(separator: ", ")
         return try connection.query(
             "SELECT * FROM bdr.internal_peer_call($1, VARIADIC ARRAY[\(list)]::pg_catalog.text[])",
@@ -181,6 +205,13 @@ enum PeerCall: String {
             return try Recovery.noteMissing(argument(0), argument(1), after: argument(2), upTo: argument(3))
         case .forgetOrigin: return try Recovery.forget(argument(0))
         case .conflictSettings: return try ConflictSettings.describe()
+        case .globalLockRequest: return try LockVotes.request(LockVotes.Request(arguments))
+        case .globalLockNote: return try LockVotes.note(LockVotes.Request(arguments))
+        case .globalLockConfirm: return try LockVotes.confirm(argument(0))
+        case .globalLockRelease: return try LockVotes.release(argument(0))
+        case .globalLockStatus: return try LockVotes.status(argument(0))
+        case .globalLockWaits: return try LockVotes.waits(argument(0))
+        case .groupRows: return try GroupViews.answer(argument(0))
         case .sequenceKinds: return try SequenceKinds.describe()
         case .sequenceVote:
             return try Galloc.vote(argument(0), argument(1), argument(2), argument(3), argument(4))
@@ -450,6 +481,8 @@ enum PeerCall: String {
             throw BdrError(SQLSTATE.undefinedObject, "this node knows of no such join")
         }
         if joining.state != .active {
+            // a table that is locked everywhere would not be locked there
+            try LockVotes.requireNoTables()
             try NodeCatalog.setState(joining.id, .active)
             try SQL.query(
                 "UPDATE bdr.node SET node_join_finished = true WHERE node_id = $1::pg_catalog.oid", [String(joining.id)])

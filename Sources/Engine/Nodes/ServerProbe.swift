@@ -32,41 +32,8 @@ enum ServerProbe {
     /// - Parameter peers: nodes that this one will exchange changes with.
     /// - Returns: the settings, and the role that asked.
     static func settings(peers: Int, _ query: Query) throws -> (settings: ServerSettings, role: String) {
-        let rows = try query(
-            """
-            SELECT pg_catalog.current_database(), pg_catalog.current_setting('server_version_num'),
-                   pg_catalog.pg_encoding_to_char(d.encoding), d.datcollate,
-                   pg_catalog.current_setting('wal_level'), pg_catalog.current_setting('track_commit_timestamp'),
-                   CASE WHEN r.rolsuper OR pg_catalog.pg_has_role(r.oid, 'pg_read_all_settings', 'USAGE')
-                        THEN pg_catalog.current_setting('shared_preload_libraries') END,
-                   (SELECT setting FROM pg_catalog.pg_settings WHERE name = 'output_plugin_libraries'),
-                   pg_catalog.current_setting('max_replication_slots'),
-                   (SELECT pg_catalog.count(*) FROM pg_catalog.pg_replication_slots),
-                   pg_catalog.current_setting('max_active_replication_origins', true),
-                   (SELECT pg_catalog.count(*) FROM pg_catalog.pg_replication_origin),
-                   pg_catalog.current_setting('max_wal_senders'),
-                   (SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_activity WHERE backend_type = 'walsender'),
-                   pg_catalog.current_setting('max_worker_processes'),
-                   r.rolsuper, r.rolreplication,
-                   COALESCE((SELECT pg_catalog.pg_has_role(r.oid, b.oid, 'USAGE')
-                               FROM pg_catalog.pg_roles b WHERE b.rolname = 'bdr_superuser'), false),
-                   r.rolname
-              FROM pg_catalog.pg_database d, pg_catalog.pg_roles r
-             WHERE d.datname = pg_catalog.current_database() AND r.rolname = current_user
-            """, [])
-        func text(_ column: Int) -> String { rows[0, column] ?? "" }
-        func number(_ column: Int) -> Int { Int(text(column)) ?? 0 }
-        func flag(_ column: Int) -> Bool { text(column) == "t" || text(column) == "on" }
-        let settings = ServerSettings(
-            databaseName: text(0), serverVersionNum: number(1), encoding: text(2), collation: text(3), walLevel: text(4),
-            trackCommitTimestamp: flag(5),
-            // whoever may not see the list is served by functions that refuse to run without preloading
-            preloadLibraries: rows[0, 6].map { parseList($0) ?? [$0] } ?? ["bdr"],
-            outputPluginLibraries: rows[0, 7], maxReplicationSlots: number(8), usedSlots: number(9),
-            maxReplicationOrigins: rows[0, 10].flatMap { Int($0) }, usedOrigins: number(11), maxWalSenders: number(12),
-            usedWalSenders: number(13), maxWorkerProcesses: number(14), isSuperuser: flag(15),
-            isReplicationRole: flag(16), isBdrSuperuser: flag(17), peers: peers)
-        return (settings, text(18))
+        let rows = try query(ServerQuestion.text, [])
+        return ServerQuestion.settings(peers: peers) { rows[0, $0] }
     }
 
     /// Raises the first error among the checks.
@@ -81,7 +48,7 @@ enum ServerProbe {
         case "role":
             throw BdrError(
                 SQLSTATE.insufficientPrivilege, "role \"\(role)\" may not replicate from \(subject)",
-                detail: check.detail, hint: check.hint.map { self.naming(role, in: $0) })
+                detail: check.detail, hint: check.hint.map { ServerQuestion.naming(role, in: $0) })
         case "server encodings", "server_encoding", "server versions":
             throw BdrError(
                 SQLSTATE.featureNotSupported, "\(subject) can't be a node of this group: \(check.name)",
@@ -91,24 +58,6 @@ enum ServerProbe {
                 SQLSTATE.objectNotInPrerequisiteState, "\(subject) is not set up for a node: \(check.name)",
                 detail: check.detail, hint: check.hint)
         }
-    }
-
-    /// Puts the role in the place that a hint leaves open.
-    static func naming(_ role: String, in hint: String) -> String {
-        var result = ""
-        var rest = hint[...]
-        while let dots = rest.firstIndex(of: ".") {
-            let end = rest.index(dots, offsetBy: 3, limitedBy: rest.endIndex) ?? rest.endIndex
-            result += rest[..<dots]
-            if rest[dots..<end] == "..." {
-                result += "\"\(role)\""
-                rest = rest[end...]
-            } else {
-                result += "."
-                rest = rest[rest.index(after: dots)...]
-            }
-        }
-        return result + rest
     }
 }
 

@@ -41,7 +41,7 @@ public func bdrEngineSkipChanges(_ name: UnsafePointer<CChar>?, _ lsn: UInt64) -
         let node = try LocalNode.require()
         let rows = try SQL.query(
             """
-            SELECT s.sub_enabled, s.sub_origin_name, w.worker_pid
+            SELECT s.sub_enabled, s.sub_origin_name, w.worker_pid, s.origin_node_id
               FROM bdr.subscription s LEFT JOIN bdr.show_subscription_status() w ON w.peer = s.origin_node_id
              WHERE s.sub_name = $1::pg_catalog.name
             """, [name])
@@ -68,6 +68,9 @@ public func bdrEngineSkipChanges(_ name: UnsafePointer<CChar>?, _ lsn: UInt64) -
         }
         try SQL.query(
             "SELECT pg_catalog.pg_replication_origin_advance($1, $2::pg_catalog.pg_lsn)", [origin, LSN.text(lsn &+ 1)])
+        if let peer = rows[0, 3].flatMap({ UInt32($0) }) {
+            bdr_host_stats_skipped(peer)
+        }
     }
 }
 

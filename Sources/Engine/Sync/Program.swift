@@ -24,10 +24,11 @@ enum Program {
 }
 
 /// A connection string for a program's command line, which everybody on the machine can read: passwords go into its
-/// environment instead.
+/// environment instead, and what has no variable there into a file.
 struct ProgramDSN {
     let text: String
     let environment: [String]
+    private let file: TemporaryFile?
 
     /// - Parameter options: settings of the session.
     init(_ dsn: String, options: [String]) throws {
@@ -37,10 +38,33 @@ struct ProgramDSN {
             environment.append("PGPASSWORD=\(password)")
             entries.removeAll { $0.key == "password" }
         }
+        if let secret = entries.last(where: { $0.key == "sslpassword" })?.value {
+            guard !entries.contains(where: { $0.key == "service" }), !secret.contains(where: \.isNewline),
+                secret.last?.isWhitespace != true
+            else {
+                throw BdrError(
+                    SQLSTATE.invalidParameterValue, "sslpassword can't be given to pg_dump and pg_restore",
+                    detail: "It can't stand in a service file when it ends with a space, or when the string names a service.",
+                    hint: "Put sslpassword into the service file, or use a key without one.")
+            }
+            let file = try TemporaryFile("service")
+            try host(bdr_host_write_file(file.path, "[bdr]\nsslpassword=\(secret)\n"))
+            self.file = file
+            environment.append("PGSERVICEFILE=\(file.path)")
+            entries.removeAll { $0.key == "sslpassword" }
+            entries.append(("service", "bdr"))
+        } else {
+            self.file = nil
+        }
         entries.removeAll { $0.key == "options" }
         entries.append(("options", try SessionSettings.options(for: dsn, further: options)))
         self.text = entries.map { "\($0.key)='\(Self.escaped($0.value))'" }.joined(separator: " ")
         self.environment = environment
+    }
+
+    /// When the program has ended.
+    func remove() {
+        self.file?.remove()
     }
 
     private static func escaped(_ value: String) -> String {

@@ -66,6 +66,7 @@ final class SnapshotCopy {
             script.remove()
         }
         let from = try ProgramDSN(target, options: [])
+        defer { from.remove() }
         do {
             try Program.run(
                 "pg_dump",
@@ -90,12 +91,18 @@ final class SnapshotCopy {
             "pg_restore", ["--section=post-data", "--no-publications", "--no-subscriptions", "--file=\(script.path)", dump.path],
             [])
         let to = try ProgramDSN(local, options: ["bdr.internal_session=on", "session_replication_role=replica"])
+        let list = try TemporaryFile("list")
+        defer {
+            to.remove()
+            list.remove()
+        }
+        let chosen = try Self.chooseObjects(of: dump, into: list, local: local)
         try Program.run(
             "pg_restore",
             [
                 "--section=pre-data", "--exit-on-error", "--single-transaction", "--no-publications",
-                "--no-subscriptions", "--no-password", "--dbname=\(to.text)", dump.path,
-            ], to.environment)
+                "--no-subscriptions", "--no-password", "--dbname=\(to.text)",
+            ] + chosen + [dump.path], to.environment)
         try Transaction.run {
             try SQL.query("DELETE FROM bdr.join_script")
             // The guard lines are for psql, which is not what runs the script. Some pg_dumps write policies of an extension's
@@ -110,6 +117,29 @@ final class SnapshotCopy {
                                                pg_catalog.getdatabaseencoding()) s
                 """, [script.path])
         }
+    }
+
+    /// What pg_restore has to be told when the role is no superuser: comments on extensions are not its business.
+    private static func chooseObjects(of dump: TemporaryFile, into list: TemporaryFile, local: String) throws -> [String] {
+        let session = try Session.open(dsn: local, "this node with its own local_dsn")
+        guard try session.query("SELECT pg_catalog.current_setting('is_superuser')")[0, 0] != "on" else {
+            return []
+        }
+        let whole = try TemporaryFile("toc")
+        defer { whole.remove() }
+        try Program.run("pg_restore", ["--list", "--file=\(whole.path)", dump.path], [])
+        let kept = try Transaction.run {
+            try SQL.query(
+                """
+                SELECT pg_catalog.string_agg(l.line, E'\\n' ORDER BY l.number) || E'\\n'
+                  FROM pg_catalog.regexp_split_to_table(
+                           pg_catalog.convert_from(pg_catalog.pg_read_binary_file($1), pg_catalog.getdatabaseencoding()), E'\\n')
+                       WITH ORDINALITY l(line, number)
+                 WHERE l.line !~ '^[0-9]+; [0-9]+ [0-9]+ COMMENT - EXTENSION '
+                """, [whole.path])
+        }
+        try host(bdr_host_write_file(list.path, kept[0, 0] ?? ""))
+        return ["--use-list=\(list.path)"]
     }
 
     // MARK: Data

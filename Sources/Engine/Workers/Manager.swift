@@ -21,6 +21,8 @@ private struct Manager {
     private var sequence = ManagedWorker(role: Int32(BDR_ROLE_SEQUENCE), peer: 0, name: "sequence")
     /// By the node whose changes they get from another one.
     private var recoveries: [UInt32: ManagedWorker] = [:]
+    /// By the node whose global locks they keep here.
+    private var locks: [UInt32: ManagedWorker] = [:]
     /// Origins of the node, to be removed should the extension be dropped.
     private var origins: Set<String> = []
     /// What peers had confirmed when it was looked at last.
@@ -53,6 +55,10 @@ private struct Manager {
         var joining: Bool
         var serving: Bool
         var recovering: Set<UInt32>
+        /// Nodes that have locked a table, or have had another lock for long.
+        var locking: Set<UInt32> = []
+        /// Nodes to receive from, whether that is enabled or not.
+        var sources: Set<UInt32> = []
         /// Peers to receive from, and their names.
         var peers: [UInt32: String]
         /// Their connection strings.
@@ -126,10 +132,12 @@ private struct Manager {
             "SELECT FROM bdr.node WHERE node_id <> $1::pg_catalog.oid AND node_state <> $2::pg_catalog.oid",
             [String(node.id), String(NodeState.parted.rawValue)]
         ).count
+        view.locking = try LockVotes.keep()
         for row in 0..<rows.count {
             guard let id = rows[row, 0].flatMap({ UInt32($0) }) else {
                 continue
             }
+            view.sources.insert(id)
             rows[row, 2].map { _ = view.origins.insert($0) }
             if rows[row, 3] == "t" {
                 view.peers[id] = rows[row, 1] ?? ""
@@ -210,6 +218,11 @@ private struct Manager {
             self.recoveries[peer] = ManagedWorker(role: Int32(BDR_ROLE_RECOVER), peer: peer, name: "recovery")
         }
         try Self.keep(&self.recoveries, minimum, maximum) { view.recovering.contains($0) }
+        for peer in view.locking where self.locks[peer] == nil {
+            self.locks[peer] = ManagedWorker(role: Int32(BDR_ROLE_LOCK), peer: peer, name: "lock \(view.peers[peer] ?? "")")
+        }
+        // it stays while its node does: the apply worker counts on it
+        try Self.keep(&self.locks, minimum, maximum) { view.sources.contains($0) || view.locking.contains($0) }
     }
 
     /// Keeps the workers of some peers running, and forgets those of others once they have ended.
@@ -292,7 +305,8 @@ private struct Manager {
     private var pause: Int64 {
         let now = bdr_host_now()
         var pause: Int64 = 1000
-        for worker in Array(self.applies.values) + Array(self.recoveries.values) + [self.join, self.group, self.sequence] {
+        let peers = Array(self.applies.values) + Array(self.recoveries.values) + Array(self.locks.values)
+        for worker in peers + [self.join, self.group, self.sequence] {
             if let due = worker.due(now: now) {
                 pause = min(pause, due)
             }

@@ -10,6 +10,12 @@ SELECT p.oid::regprocedure, pg_get_function_result(p.oid) FROM pg_proc p WHERE p
 -- Everything is commented.
 SELECT c.oid::regclass FROM pg_class c WHERE relnamespace = 'bdr'::regnamespace AND relkind IN ('r', 'v', 'p') AND obj_description(oid, 'pg_class') IS NULL;
 SELECT p.oid::regprocedure FROM pg_proc p WHERE pronamespace = 'bdr'::regnamespace AND obj_description(oid, 'pg_proc') IS NULL;
+SELECT t.oid::regtype FROM pg_type t LEFT JOIN pg_class c ON c.oid = t.typrelid WHERE typnamespace = 'bdr'::regnamespace AND typelem = 0
+	AND (t.typrelid = 0 OR c.relkind = 'c') AND t.typcategory <> 'A' AND obj_description(t.oid, 'pg_type') IS NULL;
+-- Of a view, columns that the guides do not explain by their names in PostgreSQL's own views.
+SELECT c.oid::regclass, a.attname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND attnum > 0 AND NOT attisdropped
+	WHERE relnamespace = 'bdr'::regnamespace AND c.relname IN ('replication_status', 'node_replication_rates', 'event_summary', 'group_slot_retention')
+	AND col_description(c.oid, attnum) IS NULL ORDER BY 1, attnum;
 -- Who may read and call what.
 SELECT rolname, (SELECT string_agg(relname, ', ' ORDER BY relname COLLATE "C") FROM pg_class c WHERE relnamespace = 'bdr'::regnamespace
 	AND relkind IN ('r', 'v', 'p') AND NOT relispartition AND has_table_privilege(r.oid, c.oid, 'SELECT')) AS reads

@@ -51,8 +51,14 @@ $a->sql(q{
 	CREATE TABLE parts_low PARTITION OF parts FOR VALUES FROM (0) TO (10000);
 	CREATE TABLE parts_high PARTITION OF parts FOR VALUES FROM (10000) TO (20000);
 	INSERT INTO parts SELECT i, 'part ' || i FROM generate_series(1, 19999) i;
+	-- columns that the stored rows lack
+	CREATE TABLE added (id int PRIMARY KEY, v text); INSERT INTO added SELECT i, 'v' FROM generate_series(1, 1000) i;
+	ALTER TABLE added ADD n int DEFAULT 5, ADD o text, ADD p text DEFAULT 'added';
+	INSERT INTO added SELECT i, 'w', 6, 'o', NULL FROM generate_series(1001, 1100) i;
+	CREATE TABLE added_full (id int, v text); INSERT INTO added_full SELECT i, 'v' FROM generate_series(1, 100) i;
+	ALTER TABLE added_full ADD n int DEFAULT 5, ADD o text; ALTER TABLE added_full REPLICA IDENTITY FULL;
 });
-my @tables = qw(held plain unlogged few empty wide toasted dropped generated parts);
+my @tables = qw(held plain unlogged few empty wide toasted dropped generated parts added added_full);
 create_first_node($a);
 
 my $b = BDR::Node->create('b', conf => $quick, initdb => ['--data-checksums']);

@@ -188,25 +188,25 @@ same('a TRUNCATE');
 	stream_again();
 }
 {
-	$b->sql('ALTER TABLE t ADD CONSTRAINT small CHECK (y < 100) NOT VALID');
+	$b->sql('SET bdr.ddl_replication = off; ALTER TABLE t ADD CONSTRAINT small CHECK (y < 100) NOT VALID');
 	my $session = session($a, insert_text(600001, 603000), 'UPDATE t SET y = 100 WHERE id = 600001');
 	$session->query_safe('COMMIT');
 	$session->quit;
 	$b->wait_ok(q{SELECT count(*) > 0 FROM bdr.worker_errors WHERE error_message LIKE '23514:%small%'}, 't', 'an error is told as always');
-	$b->sql('ALTER TABLE t DROP CONSTRAINT small');
+	$b->sql('SET bdr.ddl_replication = off; ALTER TABLE t DROP CONSTRAINT small');
 	same('when its cause is gone');
 	stream_again();
 }
 
 # What they wait for one another here, but not on their origin, ends, too: by a unique index that is here only.
 {
-	$b->sql('CREATE UNIQUE INDEX only_here ON other (x) WHERE id >= 1000');
+	$b->sql('SET bdr.ddl_replication = off; CREATE UNIQUE INDEX only_here ON other (x) WHERE id >= 1000');
 	my $session = session($a, q{INSERT INTO other VALUES (1000, 'same')}, insert_text(650001, 653000));
 	$b->wait_ok($applied, 't', 'applied while in progress');
 	$a->sql(q{INSERT INTO other VALUES (1001, 'same')});
 	$b->wait_ok(q{SELECT count(*) FROM bdr.worker_errors WHERE error_message LIKE '55P03:%'}, '1', 'a transaction does not wait for it for ever');
 	$b->wait_ok(q{SELECT count(*) FROM other WHERE id = 1001}, '1', 'and is applied first');
-	$b->sql('DROP INDEX only_here');
+	$b->sql('SET bdr.ddl_replication = off; DROP INDEX only_here');
 	$session->query_safe('COMMIT');
 	$session->quit;
 	same('after waiting for one another');

@@ -33,18 +33,19 @@ for my $round (1 .. 3)
 	for my $i (0 .. 2)
 	{
 		my $name = "m_$nodes[$i]{_name}_$round";
-		$sessions[$i]->query_safe("BEGIN; CREATE TABLE $name (id int PRIMARY KEY, v text); INSERT INTO $name SELECT i, 'v' FROM generate_series(1, 500) i;
-			ALTER TABLE $name ADD COLUMN w int DEFAULT 3; CREATE INDEX ON $name (v); INSERT INTO $name VALUES (1000, 'x', 4)");
+		$sessions[$i]->query_until(qr/begun $round/, "\\echo begun $round\nBEGIN; CREATE TABLE $name (id int PRIMARY KEY, v text); INSERT INTO $name SELECT i, 'v' FROM generate_series(1, 500) i;
+			ALTER TABLE $name ADD COLUMN w int DEFAULT 3; CREATE INDEX ON $name (v); INSERT INTO $name VALUES (1000, 'x', 4); COMMIT;\n");
 	}
-	$_->query_safe('COMMIT') for @sessions;
+	# one goes on when the one before it has committed
+	$_->query_safe('SELECT 1') for @sessions;
 }
 $_->quit for @sessions;
 alike_ok('migrations on three nodes at once');
 all_same_ok(\@nodes, [ map { my $n = $_; map { "m_${n}_$_" } 1 .. 3 } qw(a b c) ], 'their rows');
 
-# A large transaction, with DDL in the middle, to a peer that is behind.
+# A large transaction, with DDL in the middle, to a peer that is behind; so global locks of tables can't be had.
 $c->sql('SELECT bdr.alter_subscription_disable(immediate := true)');
-$a->sql(q{BEGIN; CREATE TABLE large (id int PRIMARY KEY, v text); INSERT INTO large SELECT i, 'before' FROM generate_series(1, 40000) i;
+$a->sql(q{SET bdr.ddl_locking = off; SET client_min_messages = error; BEGIN; CREATE TABLE large (id int PRIMARY KEY, v text); INSERT INTO large SELECT i, 'before' FROM generate_series(1, 40000) i;
 	ALTER TABLE large ADD COLUMN n int DEFAULT 1; SAVEPOINT s; ALTER TABLE large DROP COLUMN v; ROLLBACK TO s;
 	UPDATE large SET n = id WHERE id % 100 = 0; ALTER TABLE large ALTER COLUMN n TYPE bigint; INSERT INTO large VALUES (100000, 'after', 10000000000);
 	CREATE TABLE copied AS SELECT * FROM large WHERE n > 1; COMMIT;
