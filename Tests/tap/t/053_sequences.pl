@@ -139,14 +139,14 @@ $a->value_ok("SELECT nextval('renamed') > 1000, seqkind FROM bdr.sequences WHERE
 $a->sql("DROP SEQUENCE renamed");
 
 # What is made from now on gets a kind by itself.
-$a->sql("SET bdr.default_sequence_kind = 'distributed'; CREATE SEQUENCE made; CREATE TABLE m (id bigserial, i bigint GENERATED ALWAYS AS IDENTITY, j int);
-	ALTER TABLE m ADD COLUMN k bigserial; CREATE TEMP SEQUENCE temporary; CREATE SEQUENCE IF NOT EXISTS l");
+$a->sql("SET bdr.default_sequence_kind = 'distributed'; CREATE SEQUENCE made; BEGIN; CREATE TABLE m (id bigserial, i bigint GENERATED ALWAYS AS IDENTITY, j int);
+	ALTER TABLE m ADD COLUMN k bigserial; COMMIT; CREATE TEMP SEQUENCE temporary; CREATE SEQUENCE IF NOT EXISTS l");
 $a->value_ok("SELECT string_agg(relname || ' ' || seqkind, ',' ORDER BY relname) FROM bdr.sequences WHERE relname ~ '^(m|l)'",
 	'l local,m_i_seq snowflakeid,m_id_seq snowflakeid,m_k_seq snowflakeid,made snowflakeid', 'bdr.default_sequence_kind');
 $a->value_ok("BEGIN; SET bdr.default_sequence_kind = 'distributed'; CREATE TABLE n (id bigserial, v int); INSERT INTO n (v) VALUES (1), (2);
 	SELECT count(DISTINCT id), min(id) > 1000 FROM n; ROLLBACK", '2|t', 'made and used in one transaction');
 $a->fails_ok("SET bdr.default_sequence_kind = 'timeshard'; CREATE TABLE n (id serial)", '0A000', qr/has no room/, undef, 'timeshard has no room in an integer');
-$a->value_ok("BEGIN; CREATE TABLE old (v int); INSERT INTO old SELECT generate_series(1, 5000); SET bdr.default_sequence_kind = 'distributed'; ALTER TABLE old ADD COLUMN id bigserial PRIMARY KEY;
+$a->value_ok("BEGIN; SET LOCAL bdr.ddl_replication = off; CREATE TABLE old (v int); INSERT INTO old SELECT generate_series(1, 5000); SET bdr.default_sequence_kind = 'distributed'; ALTER TABLE old ADD COLUMN id bigserial PRIMARY KEY;
 	INSERT INTO old VALUES (0); SELECT count(*) FILTER (WHERE id <= 5000), count(*) FILTER (WHERE id > 1000000) FROM old; ROLLBACK", '5000|1',
 	'rows that are there when a column is added count from 1');
 $a->sql('DROP TABLE m; DROP SEQUENCE made');
