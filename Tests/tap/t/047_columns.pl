@@ -108,7 +108,7 @@ for my $t ('t', 'tc')
 	$a->sql("INSERT INTO $t VALUES (3, 0, 'x', 'y', 'z')");
 	settled();
 	hold_all(@all);
-	$a->sql("ALTER TABLE $t ALTER x SET STORAGE EXTERNAL; UPDATE $t SET x = repeat('large', 1000) WHERE id = 3; UPDATE $t SET z = 'a' WHERE id = 3");
+	$a->sql_here("ALTER TABLE $t ALTER x SET STORAGE EXTERNAL; UPDATE $t SET x = repeat('large', 1000) WHERE id = 3; UPDATE $t SET z = 'a' WHERE id = 3");
 	$b->sql("UPDATE $t SET y = 'b' WHERE id = 3");
 	outcome_is("SELECT length(x), y, z FROM $t WHERE id = 3", '5000|b|a', "$t: a large value");
 	versions_same($t, "$t, at the end");
