@@ -70,8 +70,9 @@ extern char *bdr_ddl_server(void);
  * and with the settings of this session. To be called before, or in the middle of, what is done here; takes the DDL lock, and with
  * a relation its DML lock. Does nothing where DDL would not be replicated; true if the statement was sent. */
 extern bool bdr_ddl_replicate(const char *tag, const char *statement, Oid relation);
-/* The same in two steps, where it takes some work to know what the others are to do: locks, and whether to send. */
-extern bool bdr_ddl_announce(const char *tag, Oid relation);
+/* The same in two steps, where it takes some work to know what the others are to do: locks, and whether to send. relation: what it
+ * is about, or InvalidOid; table: whose rows must not change meanwhile, or InvalidOid. */
+extern bool bdr_ddl_announce(const char *tag, Oid relation, Oid table);
 extern void bdr_ddl_send(const char *tag, const char *statement);
 /* Runs what follows from a statement that was sent: other nodes do it by themselves, so statements in it are not. */
 extern void bdr_ddl_quietly(void (*run) (void *), void *argument);

@@ -448,7 +448,7 @@ bdr_ddl_pop(BdrDdlFrame *frame)
 }
 
 bool
-bdr_ddl_announce(const char *tag, Oid relation)
+bdr_ddl_announce(const char *tag, Oid relation, Oid table)
 {
 	if (!IsReplicating(innermost))
 		return false;
@@ -461,7 +461,7 @@ bdr_ddl_announce(const char *tag, Oid relation)
 				(errmsg("%s is not replicated because bdr.ddl_replication is off", tag)));
 		return false;
 	}
-	bdr_ddl_lock(OidIsValid(relation) ? BDR_DDL_LOCK_DML : BDR_DDL_LOCK_DDL, relation);
+	bdr_ddl_lock(OidIsValid(table) ? BDR_DDL_LOCK_DML : BDR_DDL_LOCK_DDL, table);
 	return true;
 }
 
@@ -476,7 +476,7 @@ bdr_ddl_send(const char *tag, const char *statement)
 bool
 bdr_ddl_replicate(const char *tag, const char *statement, Oid relation)
 {
-	if (!bdr_ddl_announce(tag, relation))
+	if (!bdr_ddl_announce(tag, relation, relation))
 		return false;
 	bdr_ddl_send(tag, statement);
 	return true;

@@ -688,7 +688,7 @@ static Datum
 SetKind(FunctionCallInfo fcinfo, bool is_start)
 {
 	KindChange	change = {InvalidOid};
-	Oid			table;
+	Oid			table = InvalidOid;
 	int32		column;
 	bool		sends;
 
@@ -715,15 +715,17 @@ SetKind(FunctionCallInfo fcinfo, bool is_start)
 				 : errmsg("there is no sequence with OID %u", change.sequence)));
 	if (!bdr_owns_table(change.sequence, GetUserId()))
 		aclcheck_error(ACLCHECK_NOT_OWNER, OBJECT_SEQUENCE, get_rel_name(change.sequence));
-	sends = bdr_ddl_announce(SET_KIND, change.sequence);
+	if (!sequenceIsOwned(change.sequence, DEPENDENCY_AUTO, &table, &column))
+		(void) sequenceIsOwned(change.sequence, DEPENDENCY_INTERNAL, &table, &column);
+	/* who writes to the table takes values; of others nobody knows */
+	sends = bdr_ddl_announce(SET_KIND, change.sequence, table);
 	/* nobody takes a value until the end of the transaction: others wait, and find the new kind */
 	LockRelationOid(change.sequence, ShareRowExclusiveLock);
 	bdr_ddl_quietly(ChangeKind, &change);
 	if (sends)
 		SendKind(&change);
 	CacheInvalidateRelcacheByRelid(change.sequence);
-	if (sequenceIsOwned(change.sequence, DEPENDENCY_AUTO, &table, &column) ||
-		sequenceIsOwned(change.sequence, DEPENDENCY_INTERNAL, &table, &column))
+	if (OidIsValid(table))
 		CacheInvalidateRelcacheByRelid(table);
 	PG_RETURN_VOID();
 }
