@@ -4,9 +4,11 @@
 #include "ddl.h"
 #include "compat.h"
 
+#include "access/table.h"
 #include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_authid.h"
+#include "catalog/pg_class.h"
 #include "executor/spi.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
@@ -14,12 +16,14 @@
 #include "parser/parser.h"
 #include "pgstat.h"
 #include "replication/origin.h"
+#include "rewrite/rewriteHandler.h"
 #include "tcop/pquery.h"
 #include "tcop/tcopprot.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
+#include "utils/rel.h"
 #include "utils/snapmgr.h"
 
 bool		bdr_ddl_applying = false;
@@ -80,6 +84,56 @@ UseSettings(const BdrDdl *ddl)
 	}
 }
 
+/* Whether a query reads a materialized view that has not been filled here; also through views. */
+static bool
+ReadsUnfilled(Node *node, void *context)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, RangeTblEntry))
+	{
+		RangeTblEntry *entry = (RangeTblEntry *) node;
+		Relation	relation;
+		bool		result = false;
+
+		/* a view's query has the view itself, as OLD and NEW */
+		if (entry->rtekind != RTE_RELATION || entry->relid == *(Oid *) context ||
+			(entry->relkind != RELKIND_MATVIEW && entry->relkind != RELKIND_VIEW))
+			return false;
+		check_stack_depth();
+		relation = table_open(entry->relid, AccessShareLock);
+		if (entry->relkind == RELKIND_MATVIEW)
+			result = !RelationIsPopulated(relation);
+		else
+			result = ReadsUnfilled((Node *) get_view_query(relation), &entry->relid);
+		table_close(relation, NoLock);
+		return result;
+	}
+	if (IsA(node, Query))
+		return query_tree_walker((Query *) node, ReadsUnfilled, context, QTW_EXAMINE_RTES_BEFORE);
+	return expression_tree_walker(node, ReadsUnfilled, context);
+}
+
+/*
+ * REFRESH is each node's own affair: a materialized view that was filled on the origin may be empty here, and then so is one
+ * that is made from it.
+ */
+static void
+LeaveUnfilled(Node *statement)
+{
+	CreateTableAsStmt *create = (CreateTableAsStmt *) statement;
+	Oid			none = InvalidOid;
+
+	if (!IsA(statement, CreateTableAsStmt) || create->objtype != OBJECT_MATVIEW || create->into->skipData ||
+		!ReadsUnfilled(create->query, &none))
+		return;
+	create->into->skipData = true;
+	ereport(LOG,
+			(errmsg("materialized view \"%s\" of another node is created without rows", create->into->rel->relname),
+			 errdetail("It reads a materialized view that has not been filled here."),
+			 errhint("REFRESH MATERIALIZED VIEW both on this node.")));
+}
+
 /* As the server runs a string that it gets as a query. */
 static void
 RunStatement(const BdrDdl *ddl)
@@ -108,6 +162,7 @@ RunStatement(const BdrDdl *ddl)
 			SPI_finish();
 			continue;
 		}
+		LeaveUnfilled(statement->utilityStmt);
 		/* not top level: what can't run inside a transaction must not end the one that is being applied */
 		ProcessUtility(statement, ddl->statement, false, PROCESS_UTILITY_QUERY, NULL, NULL, None_Receiver, &completion);
 	}

@@ -257,6 +257,32 @@ bdr_tuple_version(HeapTupleHeader header, TimestampTz *time, RepOriginId *origin
 	return TransactionIdGetCommitTsData(xmin, time, origin);
 }
 
+/*
+ * Whether the file of a relation is still the one that its entry says. While decoding, the entry is that of the time of the
+ * change: the relation may have been dropped, truncated or written anew since. With our lock on it, it can't be any more.
+ */
+static bool
+HasItsFile(Relation relation)
+{
+	Relation	classes;
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple	tuple;
+	bool		result;
+
+	if (!HistoricSnapshotActive())
+		return true;
+	classes = table_open(RelationRelationId, AccessShareLock);
+	ScanKeyInit(&key, Anum_pg_class_oid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(RelationGetRelid(relation)));
+	scan = systable_beginscan(classes, ClassOidIndexId, true, SnapshotSelf, 1, &key);
+	tuple = systable_getnext(scan);
+	result = HeapTupleIsValid(tuple) &&
+		((Form_pg_class) GETSTRUCT(tuple))->relfilenode == relation->rd_rel->relfilenode;
+	systable_endscan(scan);
+	table_close(classes, AccessShareLock);
+	return result;
+}
+
 /* The same of a value that is stored out of line: who wrote it. False when that is not known any more. */
 bool
 bdr_toast_version(Datum value, TimestampTz *time, RepOriginId *origin)
@@ -278,6 +304,12 @@ bdr_toast_version(Datum value, TimestampTz *time, RepOriginId *origin)
 	if (toast == NULL)
 		return false;
 	valid = toast_open_indexes(toast, AccessShareLock, &indexes, &nindexes);
+	if (!HasItsFile(toast) || !HasItsFile(indexes[valid]))
+	{
+		toast_close_indexes(indexes, nindexes, AccessShareLock);
+		relation_close(toast, AccessShareLock);
+		return false;
+	}
 	ScanKeyInit(&keys[0], 1, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(pointer.va_valueid));
 	ScanKeyInit(&keys[1], 2, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(0));
 	scan = systable_beginscan_ordered(toast, indexes[valid], SnapshotAny, 2, keys);

@@ -70,6 +70,19 @@ alike_ok(q{SELECT proname, prosrc FROM pg_proc p JOIN pg_namespace n ON n.oid = 
 $b->value_ok(q{SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE nspname = 'elements'}, '4',
 	'a schema with elements');
 
+# Materialized views: REFRESH has effect on one node, and what is made afterwards may read from one that is empty elsewhere.
+$a->sql(q{
+	CREATE MATERIALIZED VIEW unfilled AS SELECT 1 AS one WITH NO DATA;
+	REFRESH MATERIALIZED VIEW unfilled;
+	CREATE VIEW between AS SELECT one FROM unfilled;
+	CREATE MATERIALIZED VIEW upon AS SELECT count(*) FROM (SELECT one FROM between) s;
+	CREATE TABLE behind_upon (id int PRIMARY KEY);
+});
+wait_ok($b, q{SELECT to_regclass('behind_upon') IS NOT NULL}, 't', 'a materialized view that reads one that is not filled everywhere');
+$b->value_ok(q{SELECT relispopulated FROM pg_class WHERE relname = 'upon'}, 'f', 'it has no rows there');
+$b->sql('REFRESH MATERIALIZED VIEW unfilled; REFRESH MATERIALIZED VIEW upon');
+$b->value_ok('SELECT * FROM upon', '1', 'until it is refreshed');
+
 # Fate of transactions and subtransactions; functions; blocks; several statements in one string.
 $a->sql(q{
 	BEGIN; CREATE TABLE gone (a int); ROLLBACK;
