@@ -492,7 +492,8 @@ bdr_locks_define_settings(void)
 							PGC_USERSET,
 							GUC_UNIT_MS,
 							NULL, NULL, NULL);
-	DefineCustomIntVariable("bdr.global_lock_max_locks",
+	if (process_shared_preload_libraries_in_progress)
+		DefineCustomIntVariable("bdr.global_lock_max_locks",
 							"Sets how many tables can be locked by other nodes at a time.",
 							NULL,
 							&bdr_global_lock_max_locks,
