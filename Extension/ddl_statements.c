@@ -548,6 +548,12 @@ JudgeAlterTable(AlterTableStmt *statement, const char *query, bool enforce, BdrD
 			case AT_SetStorage:
 				CheckStorage(relation, command);
 				break;
+			case AT_SetUnLogged:
+				/* it would be there on other nodes, but nothing that is done to it later would be sent */
+				Refuse("ALTER TABLE ... SET UNLOGGED cannot be replicated",
+					   "What is done to an unlogged table concerns one node only, also DROP TABLE.",
+					   "Create another table that is unlogged on the node that needs it.");
+				break;
 			case AT_AddConstraint:
 				if (!IsA(command->def, Constraint))
 					break;

@@ -26,6 +26,7 @@
 #include "utils/rel.h"
 #include "utils/resowner.h"
 #include "utils/rls.h"
+#include "utils/syscache.h"
 
 #if PG_VERSION_NUM >= 160000
 #include "varatt.h"
@@ -65,7 +66,7 @@ bdr_internal_stored_value(PG_FUNCTION_ARGS)
 	char	   *name = text_to_cstring(PG_GETARG_TEXT_PP(1));
 	char	   *column = text_to_cstring(PG_GETARG_TEXT_PP(2));
 	struct varatt_external pointer;
-	Oid			relid = get_relname_relid(name, get_namespace_oid(schema, false));
+	Oid			relid = get_relname_relid(name, get_namespace_oid(schema, true));
 	AttrNumber	number;
 	Oid			output;
 	bool		varlena;
@@ -78,6 +79,9 @@ bdr_internal_stored_value(PG_FUNCTION_ARGS)
 	pointer.va_extinfo = (uint32) PG_GETARG_INT64(4);
 	pointer.va_valueid = PG_GETARG_OID(5);
 	pointer.va_toastrelid = PG_GETARG_OID(6);
+	/* dropped with its values; if it has got another name, they are there, and the caller has to come again with that */
+	if (!OidIsValid(relid) && !SearchSysCacheExists1(RELOID, ObjectIdGetDatum(pointer.va_toastrelid)))
+		PG_RETURN_NULL();
 	if (!OidIsValid(relid))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE), errmsg("relation \"%s.%s\" does not exist", schema, name)));

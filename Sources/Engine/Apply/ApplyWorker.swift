@@ -36,7 +36,8 @@ struct ApplyWorker {
                 case .changeStreaming: break
                 }
             } catch let refused as StreamRefused {
-                // it is sent again as a whole, and others after it
+                // it is sent again as a whole, and others after it; one that was being applied meanwhile, too
+                try host(bdr_host_apply_abort())
                 bdr_host_stream_after(bdr_host_now() &+ Self.refusalPause << min(refusals, Self.longestPause))
                 refusals += 1
                 try Log.log(

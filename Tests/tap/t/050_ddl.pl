@@ -74,8 +74,8 @@ $b->value_ok(q{SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = re
 $a->sql(q{
 	CREATE MATERIALIZED VIEW unfilled AS SELECT 1 AS one WITH NO DATA;
 	REFRESH MATERIALIZED VIEW unfilled;
-	CREATE VIEW between AS SELECT one FROM unfilled;
-	CREATE MATERIALIZED VIEW upon AS SELECT count(*) FROM (SELECT one FROM between) s;
+	CREATE VIEW through_view AS SELECT one FROM unfilled;
+	CREATE MATERIALIZED VIEW upon AS SELECT count(*) FROM (SELECT one FROM through_view) s;
 	CREATE TABLE behind_upon (id int PRIMARY KEY);
 });
 wait_ok($b, q{SELECT to_regclass('behind_upon') IS NOT NULL}, 't', 'a materialized view that reads one that is not filled everywhere');
