@@ -78,7 +78,7 @@ $a->sql(q{
 	CREATE MATERIALIZED VIEW upon AS SELECT count(*) FROM (SELECT one FROM through_view) s;
 	CREATE TABLE behind_upon (id int PRIMARY KEY);
 });
-wait_ok($b, q{SELECT to_regclass('behind_upon') IS NOT NULL}, 't', 'a materialized view that reads one that is not filled everywhere');
+$b->wait_ok(q{SELECT to_regclass('behind_upon') IS NOT NULL}, 't', 'a materialized view that reads one that is not filled everywhere');
 $b->value_ok(q{SELECT relispopulated FROM pg_class WHERE relname = 'upon'}, 'f', 'it has no rows there');
 $b->sql('REFRESH MATERIALIZED VIEW unfilled; REFRESH MATERIALIZED VIEW upon');
 $b->value_ok('SELECT * FROM upon', '1', 'until it is refreshed');
