@@ -49,7 +49,7 @@ import Wire
     /// The cursor stays before what it can't pass.
     @Test(
         arguments: [
-            ("x", "\"x\""), ("s", "\"s\""), ("\u{1}", "with code 1"), (" ", "with code 32"), ("\0", "with code 0"),
+            ("x", "\"x\""), ("q", "\"q\""), ("\u{1}", "with code 1"), (" ", "with code 32"), ("\0", "with code 0"),
             ("\u{7f}", "with code 127"),
         ] as [(Unicode.Scalar, String)])
     func unknownTypes(type: Unicode.Scalar, shown: String) throws {
