@@ -7,7 +7,7 @@ use BDR::Group;
 use BDR::Test;
 use Test::More;
 
-my ($a, $b, $c) = map { BDR::Node->create($_) } qw(a b c);
+my ($a, $b, $c) = map { BDR::Node->create($_, conf => "bdr.ddl_locking = on") } qw(a b c);
 my @nodes = ($a, $b, $c);
 $a->sql('CREATE TABLE t (id int PRIMARY KEY, v text); CREATE TABLE log (node text, n int, what text, PRIMARY KEY (node, n))');
 create_first_node($a);

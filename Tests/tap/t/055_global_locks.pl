@@ -9,7 +9,7 @@ use BDR::Test;
 use Test::More;
 use Time::HiRes qw(time usleep);
 
-my ($a, $b, $c) = map { BDR::Node->create($_, conf => "bdr.streaming_work_mem = '64kB'\nmax_worker_processes = 40") } qw(a b c);
+my ($a, $b, $c) = map { BDR::Node->create($_, conf => "bdr.ddl_locking = on\nbdr.streaming_work_mem = '64kB'\nmax_worker_processes = 40") } qw(a b c);
 my @nodes = ($a, $b, $c);
 $a->sql('CREATE TABLE t (id int PRIMARY KEY, v text); CREATE TABLE other (id int PRIMARY KEY, v text)');
 create_first_node($a);

@@ -27,6 +27,8 @@ restart_after_crash = on
 timezone = 'UTC'
 bdr.min_worker_backoff_delay = 100ms
 bdr.max_worker_backoff_delay = 2s
+# tests that are not about locks type DDL while other nodes are down
+bdr.ddl_locking = off
 CONF
 
 # BDR::Node->create(NAME, %options): initdb, configure, start, create the database.
