@@ -65,6 +65,7 @@ typedef struct RelationEntry
 {
 	RelationKey key;			/* hash key, must be first */
 	bool		valid;
+	bool		built;			/* not left half made by an error */
 	bool		replicated;
 	bool		user_types;		/* has columns of types that can be altered */
 	Oid			root;			/* whose name it is described by, when that is another relation */
@@ -542,17 +543,22 @@ GetRelation(OutputState *state, Relation relation, bool own_name)
 			memset((char *) entry + sizeof(RelationKey), 0, sizeof(RelationEntry) - sizeof(RelationKey));
 		state->last = entry;
 	}
-	if (entry->valid && entry->generation == state->generation &&
+	if (entry->valid && entry->built && entry->generation == state->generation &&
 		(!entry->user_types || entry->type_generation == state->type_generation))
 		return entry;
 
-	/* an invalidation while the entry is built makes it be built again for the next change; an error ends the session */
+	/*
+	 * An invalidation while the entry is built makes it be built again for the next change, and so does an error: that need not
+	 * end the session, as the server goes on after one that says that a transaction in progress has been rolled back meanwhile.
+	 */
+	entry->built = false;
 	entry->valid = true;
 	entry->generation = state->generation;
 	entry->type_generation = state->type_generation;
 	entry->replicated = IsReplicated(relation);
 	if (entry->replicated)
 		DescribeRelation(state, entry, relation);
+	entry->built = true;
 	return entry;
 }
 

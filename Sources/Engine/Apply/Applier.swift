@@ -340,10 +340,13 @@ final class Applier {
             hint: "Remove the cause, or choose another resolver for the conflict type.")
     }
 
-    /// Adds where in the stream an error happened, once.
+    /// Adds where in the stream an error happened, once. That a transaction in progress is refused is none.
     func inContext(
         _ error: any Error, _ operation: String, _ relation: AppliedRelation, _ tuple: TupleView?, rows: Int = 1
     ) -> any Error {
+        if error is StreamRefused {
+            return error
+        }
         var context = "during apply of \(operation) to \(relation.qualifiedName) from node \"\(self.settings.peerName)\""
         if let transaction = self.transaction {
             context += ", commit LSN \(LSN.text(transaction.commitLSN))"

@@ -17,6 +17,10 @@ final class FrameWriter {
     private let maxFrame: Int
     /// True while a message is made that is too large for one write.
     private var inPieces = false
+    /// A message has left in part, and will not be whole.
+    private var isBroken = false
+    /// A piece of the message at hand was written.
+    private var hasLeft = false
 
     /// - Parameter maxFrame: bytes after which `isFull` says so; at most `pieceLimit` are kept in any case.
     init(output: UnsafeMutableRawPointer, maxFrame: Int) {
@@ -40,12 +44,15 @@ final class FrameWriter {
         let start = self.buffer.count
         do {
             self.inPieces = bodyLength > Self.pieceLimit
+            self.hasLeft = false
             try self.buffer.append(type.rawValue)
             try self.buffer.append32(length)
             try body()
             self.inPieces = false
         } catch {
-            // after a piece has left there is no way back: the session ends with the error
+            // after a piece has left there is no way back: the session ends, with the error or, should that be one after which the
+            // server goes on (a transaction in progress was rolled back meanwhile), with the next write
+            self.isBroken = self.inPieces && self.hasLeft
             self.buffer.truncate(to: min(start, self.buffer.count))
             self.inPieces = false
             throw error
@@ -91,6 +98,12 @@ final class FrameWriter {
     }
 
     private func write(_ bytes: UnsafeRawBufferPointer, continued: Bool, last: Bool) throws {
+        guard !self.isBroken else {
+            throw BdrError(
+                SQLSTATE.connectionFailure, "a row of a transaction that was rolled back had been sent in part",
+                hint: "The peer connects again by itself.")
+        }
+        self.hasLeft = true
         var flags: UInt8 = continued ? 1 : 0
         try host(
             bdr_host_output_write(

@@ -137,6 +137,25 @@ stream_again();
 	stream_again();
 }
 
+# Tables that are met first in a transaction which turns out to have been rolled back: what comes later of them is sent.
+{
+	$_->sql('SET bdr.ddl_replication = off; CREATE TABLE met (id int PRIMARY KEY, x text)') for $a, $b;
+	$b->sql('SELECT bdr.alter_subscription_disable()');
+	$b->wait_ok(q{SELECT count(*) FROM pg_stat_activity WHERE backend_type IN ('bdr apply', 'bdr writer')}, '0', 'the worker has ended');
+	# the sender has opened it for a row that came from the other node, and which it does not send
+	$b->sql(q{INSERT INTO met VALUES (0, 'not sent back')});
+	$a->wait_ok('SELECT count(*) FROM met', '1', 'a row of the other node is here');
+	for my $round (1 .. 20)
+	{
+		$a->sql(q{BEGIN; INSERT INTO met SELECT -i, repeat('x', 200) FROM generate_series(1, 2000) i; ROLLBACK});
+		$a->sql("INSERT INTO met SELECT i, repeat('y', 200) FROM generate_series($round * 1000, $round * 1000 + 500) i");
+	}
+	$b->sql('SELECT bdr.alter_subscription_enable()');
+	wait_caught_up($a, $b);
+	same_rows($a, $b, 'met', 'a table that a transaction met first which was rolled back');
+	stream_again();
+}
+
 # large values, a TRUNCATE
 $a->sql(q{INSERT INTO big SELECT i, repeat(md5(i::text), 1000) FROM generate_series(1, 50) i});
 $a->sql(q{BEGIN; UPDATE big SET x = x || 'y' WHERE id % 2 = 0; } . insert_text(300001, 303000) . q{; UPDATE big SET id = id + 100 WHERE id < 10; COMMIT});

@@ -130,16 +130,18 @@ sub same_rows
 	my ($digest_a, $digest_b) = map { digest($_, $query) } ($a, $b);
 	return pass($name) if $digest_a eq $digest_b;
 	fail($name);
-	my @rows = map { [ split /\n/, $_->sql("SELECT x::text COLLATE \"C\" FROM ($query) x ORDER BY 1 LIMIT 10000") ] } ($a, $b);
-	my (%in_a, %in_b);
-	$in_a{$_}++ for @{ $rows[0] };
-	$in_b{$_}++ for @{ $rows[1] };
-	my @only_a = grep { $in_a{$_} > ($in_b{$_} // 0) } sort keys %in_a;
-	my @only_b = grep { $in_b{$_} > ($in_a{$_} // 0) } sort keys %in_b;
-	my $short = sub { return map { substr($_, 0, 200) } splice(@_, 0, 20); };
+	my @digests = map { [ split /\n/, $_->sql("SELECT md5(x::text) FROM ($query) x") ] } ($a, $b);
+	my %more;    # on the first node than on the second
+	$more{$_}++ for @{ $digests[0] };
+	$more{$_}-- for @{ $digests[1] };
 	diag("rows: $digest_a and $digest_b");
-	diag(join "\n  ", 'only on ' . $a->name . ':', $short->(@only_a));
-	diag(join "\n  ", 'only on ' . $b->name . ':', $short->(@only_b));
+	for ([ $a, grep { $more{$_} > 0 } sort keys %more ], [ $b, grep { $more{$_} < 0 } sort keys %more ])
+	{
+		my ($node, @only) = @$_;
+		my $list = join ',', map { "'$_'" } @only[ 0 .. ($#only > 19 ? 19 : $#only) ];
+		my $rows = @only ? $node->sql("SELECT left(x::text, 200) FROM ($query) x WHERE md5(x::text) IN ($list) ORDER BY 1") : '';
+		diag(scalar(@only) . ' only on ' . $node->name . ":\n$rows");
+	}
 	return 0;
 }
 
