@@ -10,6 +10,7 @@ use BDR::HA;
 use BDR::Node;
 use BDR::Test;
 use BDR::Writer;
+use IPC::Run ();
 use List::Util qw(max min sum);
 use PostgreSQL::Test::Utils ();
 use Test::More;
@@ -123,35 +124,51 @@ figures('planned: ' . waited());
 switchover_ok($b, '--rolling');
 switchover_ok($a, '--rolling');
 
-# As the guide does it by hand
-sub by_hand_ok
+# As the guide does it by hand, with its own words: there, after the maintenance, and back
+my ($page) = grep { -e } map { "$_/docs/high-availability.md" } '..', '../..';
+my ($section) = slurp_file($page) =~ /^## By hand\n(.*?)^## /ms;
+my @by_hand = $section =~ /^```\n(.*?)^```/msg;
+is(scalar @by_hand, 3, 'the guide has three blocks of commands');
+my %here = ('/run/haproxy/admin.sock' => "UNIX-CONNECT:$ha->{socket}", 'initial_node' => 'a_node', 'next_node' => 'b_node',
+	'-h proxy_server' => "-h 127.0.0.1 -p $ha->{port}", '-U pgbouncer' => '-U ' . getpwuid($<));
+my $said = join '|', map { quotemeta } keys %here;
+
+sub type_ok
 {
-	my ($from, $to, @before) = @_;
-	is($ha->proxy("disable server bk_db/bdr_@{[$from->node_name]}") =~ s/\s//gr, '', 'by hand: HAProxy is told');
-	is($ha->proxy('clear table bk_db') =~ s/\s//gr, '', 'not to stick to what it stuck to') if @before;
-	is($ha->pooler('RECONNECT'), '', 'PgBouncer, too');
-	is($ha->pooler('WAIT_CLOSE'), '', 'all connections are new');
+	my ($block) = @_;
+	for my $command (split /\n/, $block =~ s/($said)/$here{$1}/gr)
+	{
+		my ($out, $err) = ('', '');
+		ok(IPC::Run::run([ 'sh', '-c', $command ], '<', \undef, '>', \$out, '2>', \$err, IPC::Run::timeout(60)) && $err eq '' && $out =~ /^\s*(RECONNECT\s*WAIT_CLOSE)?\s*$/,
+			"by hand: $command") or diag("$out\n$err");
+	}
+	return;
+}
+
+sub moved_ok
+{
+	my ($from, $to) = @_;
 	is($ha->serving, $to->node_name, 'the traffic is on the other node');
 	is($from->sql("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND application_name = 'psql' AND pid <> pg_backend_pid()"),
 		'0', 'the first one has none');
 	return;
 }
-sub enabled_ok
-{
-	my ($node, $serving) = @_;
-	$ha->proxy("enable server bk_db/bdr_@{[$node->node_name]}");
-	$ha->server_status_ok($node, qr/^UP$/, 'the node is back');
-	is($ha->serving, $serving->node_name, 'and the traffic stays where it is');
-	return;
-}
+
 my $acknowledged = sum(map { scalar $_->acknowledged } @writers);
 for my $round (1 .. ($full ? 10 : 1))
 {
-	by_hand_ok($a, $b);
+	type_ok($by_hand[0]);
+	moved_ok($a, $b);
 	$a->restart if $round == 1;
-	enabled_ok($a, $b);
-	by_hand_ok($b, $a, 'clear');
-	enabled_ok($b, $a);
+	type_ok($by_hand[1]);
+	$ha->server_status_ok($a, qr/^UP$/, 'the node is back');
+	is($ha->serving, 'b_node', 'and the traffic stays where it is');
+	my ($back, $enable) = $by_hand[2] =~ /^(.*\n)(.*enable server.*\n)$/s;
+	type_ok($back);
+	moved_ok($b, $a);
+	type_ok($enable);
+	$ha->server_status_ok($b, qr/^UP$/, 'the other one stands by');
+	is($ha->serving, 'a_node', 'and the traffic stays');
 }
 figures('by hand: ' . (sum(map { scalar $_->acknowledged } @writers) - $acknowledged) . ' rows acknowledged');
 is($_->error, '', 'a writer had no error') for @writers;
