@@ -2066,6 +2066,22 @@ END $function$;
 COMMENT ON FUNCTION bdr.alter_node_group_config(text, boolean, boolean, boolean, boolean, interval, boolean, int, boolean) IS
 	'accepts what is so already; other values are refused with what to use instead';
 
+CREATE FUNCTION bdr.alter_node_group_option(node_group_name text, config_key text, config_value text) RETURNS void
+	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp AS $function$
+BEGIN
+	CASE config_key
+		WHEN 'apply_delay' THEN PERFORM bdr.alter_node_group_config(node_group_name, apply_delay := config_value::interval);
+		WHEN 'check_constraints' THEN PERFORM bdr.alter_node_group_config(node_group_name, check_constraints := config_value::boolean);
+		WHEN 'enable_wal_decoder' THEN PERFORM bdr.alter_node_group_config(node_group_name, enable_wal_decoder := config_value::boolean);
+		WHEN 'num_writers' THEN PERFORM bdr.alter_node_group_config(node_group_name, num_writers := config_value::int);
+		ELSE
+			RAISE EXCEPTION USING ERRCODE = 'feature_not_supported', MESSAGE = format('groups have no option "%s"', config_key),
+				HINT = 'There are apply_delay, check_constraints, enable_wal_decoder and num_writers. For what a node does, see its settings.';
+	END CASE;
+END $function$;
+COMMENT ON FUNCTION bdr.alter_node_group_option(text, text, text) IS
+	'accepts what is so already; other values are refused with what to use instead';
+
 DO LANGUAGE plpgsql $not_there$
 DECLARE
 	f record;
@@ -2090,7 +2106,14 @@ BEGIN
 			('nodes have no leader and no log of decisions', 'Nothing has to be done: a node that has to ask the others puts it to the vote. See bdr.group_raft_details.',
 			 'raft_leadership_transfer(node_name text, wait_for_completion boolean);
 			 consensus_disable();
-			 consensus_enable()'),
+			 consensus_enable();
+			 consensus_proto_version();
+			 consensus_snapshot_export(version integer DEFAULT NULL);
+			 consensus_snapshot_import(snapshot bytea);
+			 consensus_snapshot_verify(snapshot bytea)'),
+			('transactions are not waited for by their number',
+			 'SELECT bdr.wait_slot_confirm_lsn(); on the node of the transaction waits until all nodes have it.',
+			 'wait_for_xid_progress(origin_node_id oid, origin_topxid int, allnodes boolean DEFAULT true)'),
 			('commit scopes are not supported', 'After a COMMIT, SELECT bdr.wait_slot_confirm_lsn(); waits until all nodes have it; or set synchronous_standby_names.',
 			 'add_commit_scope(commit_scope_name name, origin_node_group name, rule text, wait_for_ready boolean DEFAULT true);
 			 create_commit_scope(commit_scope_name name, origin_node_group name, rule text, wait_for_ready boolean DEFAULT true);
@@ -2103,6 +2126,7 @@ BEGIN
 			 remove_camo_pair(node_group text, left_node text, right_node text);
 			 is_camo_partner_connected();
 			 is_camo_partner_ready();
+			 get_configured_camo_partner();
 			 get_configured_camo_partner_of();
 			 get_configured_camo_origin_for();
 			 wait_for_camo_partner_queue();
@@ -2113,7 +2137,16 @@ BEGIN
 				partition_autocreate_expression text DEFAULT NULL, minimum_advance_partitions integer DEFAULT 2,
 				maximum_advance_partitions integer DEFAULT 5, data_retention_period interval DEFAULT NULL,
 				managed_locally boolean DEFAULT false, enabled boolean DEFAULT true);
-			 drop_autopartition(relation regclass)')) v(message, hint, signatures),
+			 drop_autopartition(relation regclass);
+			 autopartition_create_partition(relname regclass, partname name, lowerb text, upperb text, nodes oid[]);
+			 autopartition_drop_partition(relname regclass);
+			 autopartition_wait_for_partitions(relation regclass, bound text);
+			 autopartition_wait_for_partitions_on_all_nodes(relation regclass, bound text);
+			 autopartition_find_partition(relname regclass, searchkey text);
+			 autopartition_enable(relname regclass);
+			 autopartition_disable(relname regclass);
+			 autopartition_get_last_completed_workitem();
+			 autopartition_work_queue_check_status(workid bigint, local boolean DEFAULT false)')) v(message, hint, signatures),
 			pg_catalog.string_to_table(v.signatures, ';') s(signature)
 	LOOP
 		EXECUTE pg_catalog.format('CREATE FUNCTION bdr.%s RETURNS void LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp '
@@ -2165,7 +2198,8 @@ GRANT EXECUTE ON FUNCTION bdr.bdr_edition(), bdr.bdr_version(), bdr.bdr_version_
 GRANT EXECUTE ON FUNCTION bdr.wait_slot_confirm_lsn(text, pg_lsn), bdr.local_group_slot_name(), bdr.global_lock_table(regclass),
 	bdr.create_conflict_trigger(text, text[], regclass, regprocedure, text[]),
 	bdr.create_transform_trigger(text, text[], regclass, regprocedure, text[]), bdr.drop_trigger(text, regclass, boolean),
-	bdr.ri_fkey_trigger(), bdr.ri_fkey_on_del_trigger(), bdr.get_configured_camo_partner_of(), bdr.get_configured_camo_origin_for(),
+	bdr.ri_fkey_trigger(), bdr.ri_fkey_on_del_trigger(), bdr.get_configured_camo_partner(), bdr.get_configured_camo_partner_of(),
+	bdr.get_configured_camo_origin_for(),
 	bdr.is_camo_partner_connected(), bdr.is_camo_partner_ready(), bdr.wait_for_camo_partner_queue(),
 	bdr.logical_transaction_status(oid, oid, boolean),
 	bdr.alter_table_conflict_detection(regclass, text, name, text), bdr.column_timestamps_enable(regclass, name, boolean),

@@ -18,6 +18,9 @@ SELECT bdr.alter_node_group_config('the_group', insert_to_update := true, ignore
 SELECT bdr.alter_node_group_config('the_group', num_writers := 4);
 SELECT bdr.alter_node_group_config('the_group', apply_delay := '1 hour');
 SELECT bdr.alter_node_group_config('other');
+SELECT bdr.alter_node_group_option('the_group', 'num_writers', '-1');
+SELECT bdr.alter_node_group_option('the_group', 'enable_wal_decoder', 'on');
+SELECT bdr.alter_node_group_option('the_group', 'location', 'here');
 -- Each that is not there, called as it may be called; with its hint.
 CREATE FUNCTION refusal(function regprocedure, OUT state text, OUT message text, OUT hint text) LANGUAGE plpgsql AS $$
 BEGIN
