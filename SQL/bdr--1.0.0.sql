@@ -2010,8 +2010,8 @@ COMMENT ON VIEW bdr.group_raft_details IS
 	'which nodes can vote on global locks, joins and partings; there is no leader, so what is about one is NULL';
 
 CREATE VIEW bdr.group_camo_details AS
-SELECT n.node_id::text, n.node_name::text, NULL::text AS camo_partner_of, NULL::text AS camo_origin_for, NULL::text AS is_camo_partner_connected,
-	NULL::text AS is_camo_partner_ready, NULL::text AS camo_transactions_resolved, NULL::text AS apply_lsn, NULL::text AS receive_lsn,
+SELECT n.node_id::text, n.node_name::text, NULL::text AS camo_partner_of, NULL::text AS camo_origin_for,
+	NULL::text AS is_camo_partner_connected, NULL::text AS is_camo_partner_ready, NULL::text AS camo_transactions_resolved, NULL::text AS apply_lsn, NULL::text AS receive_lsn,
 	NULL::text AS apply_queue_size
 FROM bdr.node n WHERE n.node_state < 12;
 COMMENT ON VIEW bdr.group_camo_details IS 'nodes and their partners, of which none has any';
@@ -2088,7 +2088,8 @@ DECLARE
 BEGIN
 	FOR f IN SELECT v.message, v.hint, pg_catalog.btrim(s.signature, E' \n\t') AS signature
 		FROM (VALUES
-			('replication sets are not supported', 'All tables are replicated to all nodes. What is to stay on a node: CREATE UNLOGGED TABLE, or a database of its own.',
+			('replication sets are not supported',
+			 'All tables are replicated to all nodes. What is to stay on a node: CREATE UNLOGGED TABLE, or a database of its own.',
 			 'create_replication_set(set_name name, replicate_insert boolean DEFAULT true, replicate_update boolean DEFAULT true,
 				replicate_delete boolean DEFAULT true, replicate_truncate boolean DEFAULT true, autoadd_tables boolean DEFAULT false,
 				autoadd_existing boolean DEFAULT true);
@@ -2101,9 +2102,11 @@ BEGIN
 			('DDL filters are not supported', 'For statements that are to stay on a node: SET LOCAL bdr.ddl_replication = off;',
 			 'replication_set_add_ddl_filter(set_name name, ddl_filter_name text, command_tag text, role_name text DEFAULT NULL);
 			 replication_set_remove_ddl_filter(set_name name, ddl_filter_name text)'),
-			('groups within a group are not supported', 'All nodes are in one group and receive from one another. For copies that are only read, see docs/standby.md.',
+			('groups within a group are not supported',
+			 'All nodes are in one group and receive from one another. For copies that are only read, see docs/standby.md.',
 			 'switch_node_group(node_group_name text, wait_for_completion boolean DEFAULT true)'),
-			('nodes have no leader and no log of decisions', 'Nothing has to be done: a node that has to ask the others puts it to the vote. See bdr.group_raft_details.',
+			('nodes have no leader and no log of decisions',
+			 'Nothing has to be done: a node that has to ask the others puts it to the vote. See bdr.group_raft_details.',
 			 'raft_leadership_transfer(node_name text, wait_for_completion boolean);
 			 consensus_disable();
 			 consensus_enable();
@@ -2114,12 +2117,14 @@ BEGIN
 			('transactions are not waited for by their number',
 			 'SELECT bdr.wait_slot_confirm_lsn(); on the node of the transaction waits until all nodes have it.',
 			 'wait_for_xid_progress(origin_node_id oid, origin_topxid int, allnodes boolean DEFAULT true)'),
-			('commit scopes are not supported', 'After a COMMIT, SELECT bdr.wait_slot_confirm_lsn(); waits until all nodes have it; or set synchronous_standby_names.',
+			('commit scopes are not supported',
+			 'After a COMMIT, SELECT bdr.wait_slot_confirm_lsn(); waits until all nodes have it; or set synchronous_standby_names.',
 			 'add_commit_scope(commit_scope_name name, origin_node_group name, rule text, wait_for_ready boolean DEFAULT true);
 			 create_commit_scope(commit_scope_name name, origin_node_group name, rule text, wait_for_ready boolean DEFAULT true);
 			 alter_commit_scope(commit_scope_name name, origin_node_group name, rule text);
 			 remove_commit_scope(commit_scope_name name, origin_node_group name)'),
-			('pairs of nodes that commit a transaction at most once are not supported', 'Give transactions a key of their own and look for it after a lost connection. '
+			('pairs of nodes that commit a transaction at most once are not supported',
+			 'Give transactions a key of their own and look for it after a lost connection. '
 				'pg_xact_status() tells about a transaction on its own node.',
 			 'add_camo_pair(node_group text, left_node text, right_node text, require_raft boolean);
 			 alter_camo_pair(node_group text, left_node text, right_node text, require_raft boolean);
@@ -2132,7 +2137,8 @@ BEGIN
 			 wait_for_camo_partner_queue();
 			 camo_transactions_resolved();
 			 logical_transaction_status(node_id oid, xid oid, require_camo_partner boolean DEFAULT true)'),
-			('partitions are not made and dropped automatically', 'CREATE TABLE ... PARTITION OF and DROP TABLE are replicated: have a scheduled job on one node type them.',
+			('partitions are not made and dropped automatically',
+			 'CREATE TABLE ... PARTITION OF and DROP TABLE are replicated: have a scheduled job on one node type them.',
 			 'autopartition(relation regclass, partition_increment text, partition_initial_lowerbound text DEFAULT NULL,
 				partition_autocreate_expression text DEFAULT NULL, minimum_advance_partitions integer DEFAULT 2,
 				maximum_advance_partitions integer DEFAULT 5, data_retention_period interval DEFAULT NULL,

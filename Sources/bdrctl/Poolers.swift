@@ -150,7 +150,9 @@ struct Pooler {
 
     /// Does a client keep its connection to a node until it ends its session?
     func poolsSessions() -> Bool {
-        guard let settings = try? self.console("SHOW CONFIG", timeout: 5), let databases = try? self.console("SHOW DATABASES", timeout: 5) else {
+        guard let settings = try? self.console("SHOW CONFIG", timeout: 5),
+            let databases = try? self.console("SHOW DATABASES", timeout: 5)
+        else {
             return false
         }
         return (0..<settings.count).contains { settings[$0, "key"] == "pool_mode" && settings[$0, "value"] == "session" }
