@@ -154,6 +154,9 @@ struct BdrRel
 	Target	   *kept;			/* open from an earlier transaction; not locked */
 };
 
+/* hidden: called without a detour, for every row */
+#pragma GCC visibility push(hidden)
+
 /* host_executor.c: opening and closing */
 extern bool bdr_wrote_since_increment;
 extern Oid	bdr_deferred_owner;	/* whose deferred triggers may be pending */
@@ -190,6 +193,8 @@ extern void bdr_add_in_way(Target *target, Leaf *leaf, Oid index, ItemPointer ti
 
 /* host_bulk.c: many rows at once */
 extern void bdr_write_pages(Target *target);
+
+#pragma GCC visibility pop
 
 /* ---- acting as the owner -------------------------------------------------------------------------------------- */
 
