@@ -13,6 +13,7 @@
  * peers. The last part of this file.
  */
 #include "bdr.h"
+#include "attempt.h"
 #include "compat.h"
 #include "ddl.h"
 #include "ddl_locks.h"
@@ -920,33 +921,23 @@ Quieten(Oid database)
 static void
 DropOrigins(List *names)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
 	ListCell   *cell;
 
 	foreach(cell, names)
 	{
 		char	   *name = lfirst(cell);
+		Attempt		attempt;
 
-		BeginInternalSubTransaction(NULL);
-		MemoryContextSwitchTo(context);
+		BeginAttempt(&attempt);
 		PG_TRY();
 		{
 			replorigin_drop_by_name(name, true, true);
-			ReleaseCurrentSubTransaction();
-			MemoryContextSwitchTo(context);
-			CurrentResourceOwner = owner;
+			EndAttempt(&attempt);
 		}
 		PG_CATCH();
 		{
-			ErrorData  *error;
+			ErrorData  *error = UndoAttempt(&attempt);
 
-			MemoryContextSwitchTo(context);
-			error = CopyErrorData();
-			FlushErrorState();
-			RollbackAndReleaseCurrentSubTransaction();
-			MemoryContextSwitchTo(context);
-			CurrentResourceOwner = owner;
 			ereport(WARNING,
 					(errcode(error->sqlerrcode),
 					 errmsg("could not drop replication origin \"%s\" of the database: %s", name, error->message),

@@ -3,6 +3,7 @@
  */
 #include "host_executor.h"
 #include "apply_stats.h"
+#include "attempt.h"
 
 #include "access/heaptoast.h"
 #include "access/htup_details.h"
@@ -48,7 +49,7 @@ bdr_host_insert_batch(BdrRel *rel, const BdrRow *rows, int32_t n, int32_t *done)
 		else
 		{
 			MemoryContext caller = CurrentMemoryContext;
-			ResourceOwner owner = CurrentResourceOwner;
+			Attempt		attempt;
 			SavedUser	saved;
 			Relation	relation = leaf->relation;
 			CommandId	command;
@@ -69,7 +70,7 @@ bdr_host_insert_batch(BdrRel *rel, const BdrRow *rows, int32_t n, int32_t *done)
 						MakeSingleTupleTableSlot(target->batch_desc, &TTSOpsHeapTuple);
 				MemoryContextSwitchTo(caller);
 			}
-			BeginInternalSubTransaction(NULL);
+			BeginAttempt(&attempt);
 			MemoryContextSwitchTo(target->row_context);
 			PG_TRY();
 			{
@@ -118,22 +119,14 @@ bdr_host_insert_batch(BdrRel *rel, const BdrRow *rows, int32_t n, int32_t *done)
 				for (int i = 0; i < n; i++)
 					ExecClearTuple(target->batch[i]);
 				BecomeOurselves(&saved);
-				ReleaseCurrentSubTransaction();
-				MemoryContextSwitchTo(caller);
-				CurrentResourceOwner = owner;
+				EndAttempt(&attempt);
 				*done = n;
 				bdr_wrote_since_increment = true;
 			}
 			PG_CATCH();
 			{
-				ErrorData  *error;
+				ErrorData  *error = UndoAttempt(&attempt);
 
-				MemoryContextSwitchTo(caller);
-				error = CopyErrorData();
-				FlushErrorState();
-				RollbackAndReleaseCurrentSubTransaction();
-				MemoryContextSwitchTo(caller);
-				CurrentResourceOwner = owner;
 				for (int i = 0; i < n; i++)
 					ExecClearTuple(target->batch[i]);
 				if (error->sqlerrcode != ERRCODE_UNIQUE_VIOLATION)
