@@ -180,6 +180,7 @@ extern void bdr_prepare_defaults(Target *target);
 extern HeapTuple bdr_make_raw_tuple(const BdrRow *row);
 extern void bdr_deep_check(BdrRel *rel, TupleDesc desc, Datum *values, bool *nulls);
 extern void bdr_store_values(Target *target, const BdrRow *row, Datum *values, bool *nulls, bool *provided);
+extern bool *bdr_store_row(Target *target, const BdrRow *row, TupleTableSlot *slot);
 extern TupleTableSlot *bdr_build_insert_row(Target *target, const BdrRow *row);
 
 /* host_merge.c: conflict-free values, and conflicts column by column */

@@ -226,7 +226,6 @@ bdr_host_find(BdrRel *rel, const BdrRow *row, BdrFound *found)
 	{
 		Target	   *target = UseTarget(rel);
 		TupleTableSlot *slot = target->row;
-		TupleDesc	desc = RelationGetDescr(target->relation);
 		MemoryContext old;
 		Leaf	   *leaf;
 		TupleTableSlot *search;
@@ -236,14 +235,7 @@ bdr_host_find(BdrRel *rel, const BdrRow *row, BdrFound *found)
 		IncrementIfWritten();
 		BecomeOwner(rel->owner, &saved);
 		old = MemoryContextSwitchTo(target->row_context);
-		ExecClearTuple(slot);
-		for (int a = 0; a < desc->natts; a++)
-		{
-			slot->tts_values[a] = (Datum) 0;
-			slot->tts_isnull[a] = true;
-		}
-		provided = palloc0(sizeof(bool) * Max(desc->natts, 1));
-		bdr_store_values(target, row, slot->tts_values, slot->tts_isnull, provided);
+		provided = bdr_store_row(target, row, slot);
 		ExecStoreVirtualTuple(slot);
 		if (target->routing && !target->key_routes)
 		{

@@ -274,6 +274,20 @@ bdr_store_values(Target *target, const BdrRow *row, Datum *values, bool *nulls, 
 	}
 }
 
+/* Into a virtual slot of the root's columns; what was not sent is NULL. Returns which of them were. */
+bool *
+bdr_store_row(Target *target, const BdrRow *row, TupleTableSlot *slot)
+{
+	int			natts = slot->tts_tupleDescriptor->natts;
+	bool	   *provided = palloc0(sizeof(bool) * Max(natts, 1));
+
+	ExecClearTuple(slot);
+	memset(slot->tts_values, 0, sizeof(Datum) * natts);
+	memset(slot->tts_isnull, true, sizeof(bool) * natts);
+	bdr_store_values(target, row, slot->tts_values, slot->tts_isnull, provided);
+	return provided;
+}
+
 /* ---- defaults ------------------------------------------------------------------------------------------------- */
 
 /* Default expressions of the local columns that the peer does not have. */
@@ -349,14 +363,7 @@ bdr_build_insert_row(Target *target, const BdrRow *row)
 		return slot;
 	}
 	slot = target->row;
-	ExecClearTuple(slot);
-	for (int a = 0; a < desc->natts; a++)
-	{
-		slot->tts_values[a] = (Datum) 0;
-		slot->tts_isnull[a] = true;
-	}
-	provided = palloc0(sizeof(bool) * Max(desc->natts, 1));
-	bdr_store_values(target, row, slot->tts_values, slot->tts_isnull, provided);
+	provided = bdr_store_row(target, row, slot);
 	if (!row->probe)
 		FillDefaults(target, slot->tts_values, slot->tts_isnull, provided);
 	if (target->rel->info.merges && row->pending && row->old)

@@ -277,14 +277,7 @@ bdr_host_update_found(BdrRel *rel, const BdrRow *row, BdrFound *found)
 		old = MemoryContextSwitchTo(target->row_context);
 
 		/* what was sent, in the root's columns */
-		ExecClearTuple(slot);
-		for (int a = 0; a < desc->natts; a++)
-		{
-			slot->tts_values[a] = (Datum) 0;
-			slot->tts_isnull[a] = true;
-		}
-		provided = palloc0(sizeof(bool) * Max(desc->natts, 1));
-		bdr_store_values(target, row, slot->tts_values, slot->tts_isnull, provided);
+		provided = bdr_store_row(target, row, slot);
 		slot_getallattrs(leaf->found);
 		if (!bdr_merge_values(target, leaf, row, slot, provided) && row->keep_all)
 			outcome = BDR_SAME;
