@@ -85,17 +85,25 @@ SumValue(bytea *state)
 
 /* ---- input and output ----------------------------------------------------------------------------------------- */
 
+/* A state that is written out; NULL when it is a number. */
+static bytea *
+StateInput(uint8 type, const char *text)
+{
+	bytea	   *result = NULL;
+
+	while (scanner_isspace(*text))
+		text++;
+	if (*text == '{')
+		ENGINE_CALL(bdr_engine_crdt_parse(type, (const uint8_t *) text, strlen(text), &result));
+	return result;
+}
+
 static Datum
 CounterInput(uint8 type, const char *text)
 {
-	bytea	   *result = NULL;
-	const char *start = text;
+	bytea	   *result = StateInput(type, text);
 
-	while (scanner_isspace(*start))
-		start++;
-	if (*start == '{')
-		ENGINE_CALL(bdr_engine_crdt_parse(type, (const uint8_t *) start, strlen(start), &result));
-	else
+	if (result == NULL)
 		ENGINE_CALL(bdr_engine_crdt_counter(type, DatumGetInt64(DirectFunctionCall1(int8in, CStringGetDatum(text))), &result));
 	return PointerGetDatum(result);
 }
@@ -112,14 +120,9 @@ CounterFromNumeric(uint8 type, Datum numeric)
 static Datum
 SumInput(uint8 type, const char *text)
 {
-	bytea	   *result = NULL;
-	const char *start = text;
+	bytea	   *result = StateInput(type, text);
 
-	while (scanner_isspace(*start))
-		start++;
-	if (*start == '{')
-		ENGINE_CALL(bdr_engine_crdt_parse(type, (const uint8_t *) start, strlen(start), &result));
-	else
+	if (result == NULL)
 	{
 		Datum		numeric = DirectFunctionCall3(numeric_in, CStringGetDatum(text), ObjectIdGetDatum(InvalidOid),
 												  Int32GetDatum(-1));
