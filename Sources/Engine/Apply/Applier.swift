@@ -40,6 +40,8 @@ final class Applier {
 
     /// Global locks that the transaction gives up when it is committed.
     var locks: [String] = []
+    /// One of several that are applied at the same time.
+    var turn: Turn?
     /// A transaction that is in progress on its origin, and applied by this process, a writer.
     var streamed: StreamedTransaction?
     /// Of the process that has writers for such transactions.
@@ -207,12 +209,15 @@ final class Applier {
                     ON CONFLICT (origin_node_id) DO UPDATE SET position = EXCLUDED.position
                     """, [String(self.settings.peerID), LSN.text(end)])
             }
+            try self.waitForTurn()
             try self.conflicts.flush()
             if !self.locks.isEmpty {
                 try LockVotes.applied(self.locks, of: self.settings.peerID, position: end)
                 self.locks = []
             }
             try host(bdr_host_apply_commit(end, message.commitTime, &localEnd))
+        } catch let error as TooEarly {
+            throw error
         } catch {
             bdr_host_error_add_context(
                 "during apply of COMMIT from node \"\(self.settings.peerName)\", commit LSN "
@@ -340,11 +345,11 @@ final class Applier {
             hint: "Remove the cause, or choose another resolver for the conflict type.")
     }
 
-    /// Adds where in the stream an error happened, once. That a transaction in progress is refused is none.
+    /// Adds where in the stream an error happened, once. That a transaction can't be applied yet is none.
     func inContext(
         _ error: any Error, _ operation: String, _ relation: AppliedRelation, _ tuple: TupleView?, rows: Int = 1
     ) -> any Error {
-        if error is StreamRefused {
+        if error is StreamRefused || error is TooEarly {
             return error
         }
         var context = "during apply of \(operation) to \(relation.qualifiedName) from node \"\(self.settings.peerName)\""
