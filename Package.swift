@@ -1,7 +1,7 @@
 // swift-tools-version: 6.2
 //
 // The Swift half of bdr: one static library, linked with the C objects of Extension/ into bdr.so.
-// Dependencies point one way: Wire, Conflict, Membership and Sequences know nothing of PostgreSQL; Engine joins them
+// Dependencies point one way: Wire, Conflict, Membership, Schedule and Sequences know nothing of PostgreSQL; Engine joins them
 // to the server through the host interface declared in CHost.
 //
 // And bdrctl, the operator's tool: a program of its own, which speaks SQL only and is not part of bdr.so. It alone needs a
@@ -22,8 +22,9 @@ let package = Package(
         .target(name: "Conflict"),
         .target(name: "Membership"),
         .target(name: "Sequences"),
+        .target(name: "Schedule", dependencies: ["Wire"]),
         .target(name: "CHost"),
-        .target(name: "Engine", dependencies: ["CHost", "Wire", "Conflict", "Membership", "Sequences"]),
+        .target(name: "Engine", dependencies: ["CHost", "Wire", "Conflict", "Membership", "Schedule", "Sequences"]),
         .executableTarget(name: "HotLoops", dependencies: ["Wire", "Conflict"], path: "Tests/HotLoops"),
         .target(name: "TestSupport", path: "Tests/TestSupport"),
         .testTarget(name: "WireTests", dependencies: ["Wire", "TestSupport"]),
@@ -32,6 +33,7 @@ let package = Package(
             name: "ConflictTests", dependencies: ["Conflict", "TestSupport"],
             swiftSettings: [.unsafeFlags(["-O"], .when(configuration: .debug))]),
         .testTarget(name: "MembershipTests", dependencies: ["Membership", "TestSupport"]),
+        .testTarget(name: "ScheduleTests", dependencies: ["Schedule", "Wire", "TestSupport"]),
         .testTarget(
             name: "SequencesTests", dependencies: ["Sequences"],
             swiftSettings: [.unsafeFlags(["-O"], .when(configuration: .debug))]),

@@ -253,6 +253,7 @@ extern void bdr_dropped_tables_init(void);
 /* sent_positions.c: what was sent on the slot that this process holds */
 extern void bdr_wake_wal_writer(void);
 extern int	bdr_worker_entry(void);
+extern void bdr_progress_committed(void);
 extern void bdr_writer_signals(void);
 extern void bdr_writer_connect(int entry, Oid database);
 extern void bdr_set_stream_origin(uint16 origin);

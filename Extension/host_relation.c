@@ -9,6 +9,62 @@
 #include "utils/lsyscache.h"
 
 /*
+ * Whether two changes of different rows are independent of one another: see BDR_ORDER_*. Wrong answers here cost time, not
+ * rows, but for triggers.
+ */
+static int
+OrderOf(BdrRel *rel, Relation local)
+{
+	TriggerDesc *triggers = local->trigdesc;
+	int			identity = 0;
+	int			nunique = 0;
+	bool		by_identity = true;
+	List	   *indexes;
+	ListCell   *cell;
+
+	/* partitions have triggers and indexes of their own */
+	if (local->rd_rel->relkind != RELKIND_RELATION)
+		return BDR_ORDER_ALONE;
+	for (int i = 0; triggers && i < triggers->numtriggers; i++)
+	{
+		char		enabled = triggers->triggers[i].tgenabled;
+
+		if (enabled == TRIGGER_FIRES_ALWAYS || enabled == TRIGGER_FIRES_ON_REPLICA)
+			return BDR_ORDER_ALONE;
+	}
+	for (int i = 0; i < rel->ncolumns; i++)
+		identity += rel->columns[i].key;
+	indexes = RelationGetIndexList(local);
+	foreach(cell, indexes)
+	{
+		HeapTuple	tuple = SearchSysCache1(INDEXRELID, ObjectIdGetDatum(lfirst_oid(cell)));
+		Form_pg_index index;
+
+		if (!HeapTupleIsValid(tuple))
+			continue;
+		index = (Form_pg_index) GETSTRUCT(tuple);
+		if (index->indisunique || index->indisexclusion)
+		{
+			nunique++;
+			by_identity = by_identity && !index->indisexclusion && index->indnkeyatts == identity;
+			for (int k = 0; k < index->indnkeyatts && by_identity; k++)
+			{
+				int			i = 0;
+
+				while (i < rel->ncolumns && (!rel->columns[i].key || rel->map[i].attribute + 1 != index->indkey.values[k]))
+					i++;
+				by_identity = i < rel->ncolumns;
+			}
+		}
+		ReleaseSysCache(tuple);
+	}
+	list_free(indexes);
+	if (nunique == 0)
+		return identity == 0 && rel->replica_identity != REPLICA_IDENTITY_FULL ? BDR_ORDER_BY_KEY : BDR_ORDER_TOGETHER;
+	return nunique == 1 && by_identity ? BDR_ORDER_BY_KEY : BDR_ORDER_TOGETHER;
+}
+
+/*
  * Resolves names. Columns map by name; a local generated column is computed here whatever the peer sends.
  */
 void
@@ -115,6 +171,7 @@ bdr_map_relation(BdrRel *rel)
 			live++;
 	}
 	rel->info.lacks_columns = mapped < live;
+	rel->info.order = OrderOf(rel, local);
 	rel->info.stream_triggers = bdr_stream_triggers_of(local);
 	rel->version_attribute = bdr_row_version_attribute(local);
 	for (int i = 0; i < rel->ncolumns && rel->version_attribute > 0; i++)

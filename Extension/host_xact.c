@@ -333,6 +333,7 @@ bdr_host_apply_commit(uint64_t remote_end_lsn, int64_t commit_time, uint64_t *lo
 	CommitQuietly();
 	*local_end = XactLastCommitEnd;
 	bdr_apply_stats_commit();
+	bdr_progress_committed();
 	HOST_END();
 	return BDR_OK;
 }

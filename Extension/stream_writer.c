@@ -1,13 +1,15 @@
 /*
- * stream_writer.c: processes that apply transactions which are still in progress on their origin.
+ * stream_writer.c: processes that apply transactions which are still in progress on their origin, or small ones at the same
+ * time as their leader (turns.c).
  *
  * The apply worker of a peer (the leader) goes on with whole transactions and hands the pieces of one in progress to a writer,
  * through a queue in shared memory; at the commit it waits for the writer's. Both commit under the same replication origin:
- * the leader holds it, the writers share it. A writer that fails ends; the
- * leader has the transaction sent again as a whole then, and meets what the error was about itself.
+ * the leader holds it, the writers share it. A writer that fails ends; the leader has its transaction sent again then, applies
+ * that by itself, and meets what the error was about.
  */
 #include "bdr.h"
 #include "apply_stats.h"
+#include "turns.h"
 
 #include "access/xact.h"
 #include "miscadmin.h"
@@ -32,6 +34,8 @@ typedef struct WriterShared
 	Oid			database;
 	uint32		peer;
 	int			entry;			/* of the leader, whose progress the writer adds to */
+	int			number;			/* of this writer, from 1 */
+	dsm_handle	turns;
 	char		error[1024];	/* SQLSTATE and message, when it has failed */
 } WriterShared;
 
@@ -49,7 +53,7 @@ struct BdrWriter
 /* ---- the leader's side ---------------------------------------------------------------------------------------- */
 
 int32_t
-bdr_host_writer_start(uint32_t peer, const char *name, BdrWriter **result)
+bdr_host_writer_start(uint32_t peer, const char *name, int32_t number, BdrWriter **result)
 {
 	volatile int32_t outcome = BDR_OK;
 
@@ -71,6 +75,8 @@ bdr_host_writer_start(uint32_t peer, const char *name, BdrWriter **result)
 		writer->shared->database = MyDatabaseId;
 		writer->shared->peer = peer;
 		writer->shared->entry = bdr_worker_entry();
+		writer->shared->number = number;
+		writer->shared->turns = bdr_turns_handle();
 		queue = shm_mq_create((char *) writer->shared + QUEUE_OFFSET, QUEUE_SIZE);
 		shm_mq_set_sender(queue, MyProc);
 
@@ -331,6 +337,7 @@ bdr_writer_main(Datum arg)
 	PG_TRY();
 	{
 		bdr_writer_connect(my_shared->entry, my_shared->database);
+		bdr_turns_attach(my_shared->turns, my_shared->number);
 		bdr_apply_stats_writer(my_shared->peer);
 		ENGINE_CALL(bdr_engine_writer_main(my_shared->peer));
 	}

@@ -1409,6 +1409,10 @@ MyProgress(void)
 	return my_worker ? &my_worker->progress : NULL;
 }
 
+/* Of a transaction that may be applied once more. */
+static bool holds_counts = false;
+static uint64 held_counts[BDR_COUNT_KINDS];
+
 void
 bdr_host_progress_status(int32_t status)
 {
@@ -1506,8 +1510,32 @@ bdr_host_progress_count(int32_t kind, uint64_t n)
 {
 	Progress   *progress = MyProgress();
 
-	if (progress && kind >= 0 && kind < BDR_COUNT_KINDS && bdr_track_subscription_apply)
+	if (progress == NULL || kind < 0 || kind >= BDR_COUNT_KINDS || !bdr_track_subscription_apply)
+		return;
+	if (holds_counts)
+		held_counts[kind] += n;
+	else
 		pg_atomic_fetch_add_u64(&progress->counters[kind], n);
+}
+
+void
+bdr_host_progress_hold(bool hold)
+{
+	holds_counts = hold;
+	memset(held_counts, 0, sizeof(held_counts));
+}
+
+void
+bdr_progress_committed(void)
+{
+	if (!holds_counts)
+		return;
+	holds_counts = false;
+	for (int kind = 0; kind < BDR_COUNT_KINDS; kind++)
+	{
+		if (held_counts[kind] > 0)
+			bdr_host_progress_count(kind, held_counts[kind]);
+	}
 }
 
 void

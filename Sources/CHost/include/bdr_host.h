@@ -295,16 +295,16 @@ int32_t bdr_host_lock_worker_begin(void);
 int32_t bdr_host_table_lock(const char *schema, const char *name, uint32_t origin, int32_t wait_ms, uint32_t *relid);
 /* BDR_LOCK_NOT_YET while apply workers write in spite of it. */
 int32_t bdr_host_table_unlock(uint32_t relid);
-/* ---- writers of transactions in progress (stream_writer.c) ----------------------------------------------------- */
+/* ---- writers of an apply worker (stream_writer.c) ----------------------------------------------------- */
 
 typedef struct BdrWriter BdrWriter;
 
 enum { BDR_WRITER_STARTING = 0, BDR_WRITER_READY, BDR_WRITER_BUSY, BDR_WRITER_DONE, BDR_WRITER_REFUSED, BDR_WRITER_FAILED,
 	   BDR_WRITER_GONE };
 /* Kinds of messages to a writer: descriptions of relations; a transaction begins; changes of it; it, or a subtransaction, was
- * rolled back; it is to be committed. */
+ * rolled back; it is to be committed. And whole transactions, of which the writer claims some. */
 enum { BDR_STREAM_RELATIONS = 'r', BDR_STREAM_BEGIN = 'b', BDR_STREAM_CHANGES = 'd', BDR_STREAM_ABORT = 'a',
-	   BDR_STREAM_COMMIT = 'c' };
+	   BDR_STREAM_COMMIT = 'c', BDR_STREAM_RUN = 't' };
 
 /* Transactions in progress are not asked for before this time (µs since 2000): what the last process left, too. */
 void bdr_host_stream_after(int64_t time);
@@ -312,8 +312,8 @@ int64_t bdr_host_streams_after(void);
 /* How long this process waits for a lock; 0: for ever. */
 void bdr_host_lock_timeout(int32_t milliseconds);
 
-/* The leader's side. Starts a writer; 1 when no worker slot of the server is free. */
-int32_t bdr_host_writer_start(uint32_t peer, const char *name, BdrWriter **writer);
+/* The leader's side. Starts a writer; 1 when no worker slot of the server is free. number: from 1, of those of this leader. */
+int32_t bdr_host_writer_start(uint32_t peer, const char *name, int32_t number, BdrWriter **writer);
 /* BDR_RETRY: the queue is full; call again with the same message. 1: the writer has gone. */
 int32_t bdr_host_writer_send(BdrWriter *writer, uint8_t kind, const uint8_t *data, size_t length);
 /* BDR_WRITER_*; *local_end: of its last commit. The latch is set when it changes. */
@@ -332,6 +332,28 @@ int32_t bdr_host_origin_share(const char *origin_name, uint64_t *remote_lsn);
 int32_t bdr_host_subxact_begin(void);
 int32_t bdr_host_subxact_release(void);
 int32_t bdr_host_subxact_rollback(void);
+
+/* ---- transactions applied at the same time, and committed one after the other (turns.c) ------------------------- */
+
+/* Claims the next transaction with a number below `end`; false: there is none. */
+bool bdr_host_turn_claim(uint64_t end, uint64_t *number);
+/* The number that is claimed next. */
+uint64_t bdr_host_turn_next(void);
+/* All transactions below the number are committed. */
+bool bdr_host_turn_has_come(uint64_t number);
+/* BDR_LOOK: look after the writers, and call again. */
+enum { BDR_LOOK = 1 };
+/* Waits until it has come. applied: the transaction that waits has been applied, so others may wait for it; BDR_RETRY: it has
+ * to be rolled back, and applied when it is its turn. */
+int32_t bdr_host_turn_wait(uint64_t number, bool applied);
+/* The transaction is committed. local_end: end of its commit record. */
+void bdr_host_turn_pass(uint64_t number, uint64_t local_end);
+/* Of the last one that passed the turn on. */
+uint64_t bdr_host_turn_local_end(void);
+/* The leader, when its writers have ended. */
+void bdr_host_turns_end(void);
+/* Counts of bdr_host_progress_count wait until the transaction is committed, and go if it is rolled back. */
+void bdr_host_progress_hold(bool hold);
 
 /* ---- replication slots (host_slot.c) -------------------------------------------------------------------------- */
 
@@ -454,6 +476,10 @@ typedef struct BdrRemoteRelation
 
 enum { BDR_REL_OK = 0, BDR_REL_MISSING = 1, BDR_REL_WRONG_KIND = 2, BDR_REL_COLUMNS_MISSING = 3, BDR_REL_NO_KEY = 4 };
 
+/* What changes of other rows may do to a change of one row: nothing, as rows meet only by the replica identity; it is not certain,
+ * because of other unique indexes, or there is no identity; a trigger fires, which may do and see anything. */
+enum { BDR_ORDER_BY_KEY = 0, BDR_ORDER_TOGETHER, BDR_ORDER_ALONE };
+
 typedef struct BdrRelationInfo
 {
 	int32_t status;			/* BDR_REL_* */
@@ -466,6 +492,7 @@ typedef struct BdrRelationInfo
 	uint8_t merges;			/* has columns of conflict-free types */
 	uint8_t lacks_columns;	/* the peer has not all columns that are here (and not computed) */
 	uint8_t row_version;	/* rows have a version by which conflicts are detected, and the peer sends it */
+	uint8_t order;			/* BDR_ORDER_* */
 	int32_t missing_column;	/* index of the first remote column that does not exist here, with BDR_REL_COLUMNS_MISSING */
 } BdrRelationInfo;
 

@@ -40,6 +40,8 @@ final class Applier {
 
     /// Global locks that the transaction gives up when it is committed.
     var locks: [String] = []
+    /// One of several that are applied at the same time.
+    var turn: Turn?
     /// A transaction that is in progress on its origin, and applied by this process, a writer.
     var streamed: StreamedTransaction?
     /// Of the process that has writers for such transactions.
@@ -186,11 +188,11 @@ final class Applier {
             hint: "Remove the cause, or choose another resolver for the conflict type.")
     }
 
-    /// Adds where in the stream an error happened, once. That a transaction in progress is refused is none.
+    /// Adds where in the stream an error happened, once. That a transaction can't be applied yet is none.
     func inContext(
         _ error: any Error, _ operation: String, _ relation: AppliedRelation, _ tuple: TupleView?, rows: Int = 1
     ) -> any Error {
-        if error is StreamRefused {
+        if error is StreamRefused || error is TooEarly {
             return error
         }
         var context = "during apply of \(operation) to \(relation.qualifiedName) from node \"\(self.settings.peerName)\""

@@ -107,12 +107,15 @@ extension Applier {
                     ON CONFLICT (origin_node_id) DO UPDATE SET position = EXCLUDED.position
                     """, [String(self.settings.peerID), LSN.text(end)])
             }
+            try self.waitForTurn()
             try self.conflicts.flush()
             if !self.locks.isEmpty {
                 try LockVotes.applied(self.locks, of: self.settings.peerID, position: end)
                 self.locks = []
             }
             try host(bdr_host_apply_commit(end, message.commitTime, &localEnd))
+        } catch let error as TooEarly {
+            throw error
         } catch {
             bdr_host_error_add_context(
                 "during apply of COMMIT from node \"\(self.settings.peerName)\", commit LSN "

@@ -36,19 +36,30 @@ struct ApplyWorker {
                 case .changeStreaming: break
                 }
             } catch let refused as StreamRefused {
-                // it is sent again as a whole, and others after it; one that was being applied meanwhile, too
+                // it is sent again as a whole, and others after it; those that were being applied meanwhile, too
                 try host(bdr_host_apply_abort())
                 bdr_host_stream_after(bdr_host_now() &+ Self.refusalPause << min(refusals, Self.longestPause))
                 refusals += 1
-                try Log.log(
-                    "a transaction that is in progress on node \"\(self.settings.peerName)\" is applied when it is committed",
-                    detail: "It was begun to be applied before: \(refused.reason).")
+                if refused.isOfRun {
+                    try Log.log(
+                        "transactions of node \"\(self.settings.peerName)\" are applied by one process for some time",
+                        detail: "They were being applied by several: \(refused.reason).")
+                } else {
+                    try Log.log(
+                        "a transaction that is in progress on node \"\(self.settings.peerName)\" is applied when it is committed",
+                        detail: "It was begun to be applied before: \(refused.reason).")
+                }
             }
         }
     }
 
-    private static var streams: Bool {
+    /// None of them has failed shortly before.
+    static var mayUseWriters: Bool {
         bdr_host_now() >= bdr_host_streams_after()
+    }
+
+    private static var streams: Bool {
+        Self.mayUseWriters
             && bdr_host_setting("bdr.default_streaming_mode").map { String(cString: $0) } != "off"
     }
 
@@ -72,10 +83,16 @@ struct ApplyWorker {
         bdr_host_progress_flushed(self.settings.isForwarded ? 0 : progress)
         let applier = Applier(settings: self.settings, progress: progress)
         applier.whileWaiting = { try stream.sendFeedback(force: false) }
-        if streaming {
-            applier.streams = StreamWriters(
-                settings: self.settings, limit: Int(bdr_host_setting_int("bdr.writers_per_subscription", 2)))
-            applier.streams?.whileWaiting = applier.whileWaiting
+        let processes = Int(bdr_host_setting_int("bdr.writers_per_subscription", 2))
+        let mayShare = target == nil && !self.settings.isForwarded && !self.settings.tracksPosition && processes > 1
+        var parallel: ParallelApply?
+        if streaming || mayShare {
+            let streams = StreamWriters(settings: self.settings, limit: processes)
+            streams.whileWaiting = applier.whileWaiting
+            applier.streams = streams
+            if mayShare {
+                parallel = ParallelApply(applier: applier, streams: streams, processes: processes)
+            }
         }
         defer {
             applier.whileWaiting = {}
@@ -96,11 +113,29 @@ struct ApplyWorker {
         var caughtUp = false
         var reached: UInt64 = 0
 
+        func applyCollected() throws -> Bool {
+            guard let end = try parallel?.flush({ stream.committed(remoteEnd: $0, localEnd: $1) }) else {
+                return false
+            }
+            stream.received(upTo: end)
+            bdr_host_progress_received(end, end)
+            reached = end
+            return true
+        }
+
         while true {
             var busy = true
             while busy {
                 switch try stream.next() {
                 case .messages(let bytes, let end):
+                    if try bytes.count > 0 && parallel?.collect(bytes, end: end) == true {
+                        if parallel?.isFull == true {
+                            _ = try applyCollected()
+                        }
+                        // as long as there are more
+                        continue
+                    }
+                    _ = try applyCollected()
                     if bytes.count > 0 {
                         try applier.apply(bytes) { remoteEnd, localEnd in
                             stream.committed(remoteEnd: remoteEnd, localEnd: localEnd)
@@ -113,6 +148,7 @@ struct ApplyWorker {
                         }
                     }
                 case .keepalive(let end, let replyRequested):
+                    _ = try applyCollected()
                     if applier.transaction == nil {
                         stream.received(upTo: end)
                         bdr_host_progress_received(end, 0)
@@ -122,7 +158,7 @@ struct ApplyWorker {
                         try stream.sendFeedback(force: true)
                     }
                 case .nothing:
-                    busy = false
+                    busy = try applyCollected()
                 }
                 try host(bdr_host_check_interrupts())
                 if busy && stream.feedbackDue {

@@ -1,4 +1,5 @@
-// The leader's side of transactions in progress: hands their pieces to writers, one for each transaction.
+// The leader's side of writers: hands them the pieces of transactions in progress, one for each transaction, or runs of small
+// transactions, which all of them apply together.
 
 internal import CHost
 internal import Wire
@@ -11,6 +12,8 @@ final class StreamWriters {
     private var descriptions: [UInt32: [UInt8]] = [:]
     /// The transaction whose piece is being received, and where in the bytes at hand its changes begin.
     private var open: (xid: UInt32, from: Int)?
+    /// The server had no room for one more.
+    private var hasNoMore = false
     /// How long a lock is waited for while transactions are in progress, and a writer for one while others are, ms: they may
     /// wait for one another, by a unique index that their origin does not have, without a deadlock that the server could see.
     private static let patience: Int32 = 10_000
@@ -115,7 +118,49 @@ final class StreamWriters {
         }
         self.writers = []
         self.open = nil
+        bdr_host_turns_end()
         bdr_host_lock_timeout(0)
+    }
+
+    // MARK: Small transactions
+
+    /// Sees to it that there are idle writers.
+    /// - Returns: how many there are.
+    func prepare(_ count: Int) throws -> Int {
+        try self.ofRun {
+            while !self.hasNoMore && self.writers.count < count {
+                self.hasNoMore = try self.start() == nil
+            }
+        }
+        return self.writers.count
+    }
+
+    func handOver(_ run: UnsafeRawBufferPointer) throws {
+        try self.ofRun {
+            for writer in self.writers {
+                try self.send(writer, BDR_STREAM_RUN, run)
+            }
+        }
+    }
+
+    private func ofRun(_ body: () throws -> Void) throws {
+        do {
+            try body()
+        } catch var refused as StreamRefused {
+            refused.isOfRun = true
+            throw refused
+        }
+    }
+
+    /// To be called while others are waited for.
+    /// - Throws: when one of them has failed.
+    func look() throws {
+        try self.ofRun {
+            for writer in self.writers {
+                try self.check(writer)
+            }
+        }
+        try self.whileWaiting()
     }
 
     var areBusy: Bool { self.writers.contains { $0.xid != nil } }
@@ -133,29 +178,41 @@ final class StreamWriters {
         if let writer = self.writers.first(where: { $0.xid == xid }) {
             return writer
         }
-        let writer = try self.writers.first(where: { $0.xid == nil }) ?? self.start()
+        guard let writer = try self.writers.first(where: { $0.xid == nil }) ?? self.startForStream() else {
+            throw StreamRefused(reason: "no worker slot of the server is free (max_worker_processes)")
+        }
         writer.xid = xid
         bdr_host_lock_timeout(Self.patience)
         try self.send(writer, BDR_STREAM_BEGIN, begin)
         return writer
     }
 
-    private func start() throws -> Writer {
+    private func startForStream() throws -> Writer? {
         guard self.writers.count < self.limit else {
             throw StreamRefused(reason: "\(self.limit) transactions in progress are being applied already")
         }
+        return try self.start()
+    }
+
+    /// - Returns: nil when the server has no room for one.
+    private func start() throws -> Writer? {
+        var progress: UInt64 = 0
+        // first: the writer may be quick
+        try host(bdr_host_origin_release())
         var handle: OpaquePointer?
         guard
-            try host(bdr_host_writer_start(self.settings.peerID, "bdr writer \(self.settings.subscription)", &handle)) == BDR_OK,
+            try host(
+                bdr_host_writer_start(
+                    self.settings.peerID, "bdr writer \(self.settings.subscription)", Int32(clamping: self.writers.count + 1),
+                    &handle)) == BDR_OK,
             let handle
         else {
-            throw StreamRefused(reason: "no worker slot of the server is free (max_worker_processes)")
+            try host(bdr_host_origin_setup(self.settings.origin, &progress))
+            return nil
         }
         let writer = Writer(handle)
         self.writers.append(writer)
-        try host(bdr_host_origin_release())
         _ = try self.wait(writer, for: BDR_WRITER_READY)
-        var progress: UInt64 = 0
         try host(bdr_host_origin_setup(self.settings.origin, &progress))
         for description in self.descriptions.values {
             try description.withUnsafeBytes { try self.send(writer, BDR_STREAM_RELATIONS, $0) }

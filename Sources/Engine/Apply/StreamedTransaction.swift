@@ -26,6 +26,8 @@ struct StreamedTransaction {
 /// The transaction can't be applied before it is committed on its origin.
 struct StreamRefused: Error {
     var reason: String
+    /// It is not in progress any more, but was to be applied at the same time as others.
+    var isOfRun = false
 }
 
 extension Applier {
@@ -117,11 +119,14 @@ extension Applier {
 
     // MARK: What can't be done before the commit
 
-    /// Where it would matter when the transaction was committed.
+    /// Where it would matter when the transaction was committed, or what was committed before.
     @inline(__always)
     func requireCommitted() throws {
         if self.streamed != nil {
             throw StreamRefused(reason: "it meets a conflict, or has changes that have to wait for its commit")
+        }
+        if let turn = self.turn, !turn.hasCome {
+            throw TooEarly()
         }
     }
 
@@ -129,6 +134,11 @@ extension Applier {
     func requireStreamable(_ relation: AppliedRelation) throws {
         if self.streamed != nil && (relation.info.merges != 0 || relation.info.stream_triggers != 0) {
             throw StreamRefused(reason: "columns of \"\(relation.qualifiedName)\" are merged, or it has stream triggers")
+        }
+        if let turn = self.turn, !turn.hasCome,
+            relation.info.merges != 0 || relation.info.stream_triggers != 0 || relation.info.order == BDR_ORDER_ALONE
+        {
+            throw TooEarly()
         }
     }
 
@@ -211,6 +221,8 @@ struct StreamWriter {
                 try applier.beginStreamed(xid: StreamStartMessage(decoding: bytes).xid)
             case BDR_STREAM_CHANGES:
                 try applier.apply(bytes) { _, _ in }
+            case BDR_STREAM_RUN:
+                _ = try TransactionRun(decoding: bytes).apply(by: applier, look: {})
             case BDR_STREAM_ABORT:
                 try applier.abortStreamed(StreamAbortMessage(decoding: bytes))
             case BDR_STREAM_COMMIT:
