@@ -5,8 +5,12 @@
 #include "host_executor.h"
 #include "ddl_locks.h"
 
+#include "access/htup_details.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_index.h"
+#include "commands/trigger.h"
 #include "utils/lsyscache.h"
+#include "utils/syscache.h"
 
 /*
  * Whether two changes of different rows are independent of one another: see BDR_ORDER_*. Wrong answers here cost time, not
