@@ -208,9 +208,10 @@ DefineSettings(void)
 							GUC_UNIT_KB,
 							NULL, NULL, NULL);
 	DefineCustomIntVariable("bdr.writers_per_subscription",
-							"Sets how many transactions in progress of one origin are applied at the same time.",
-							"Each takes a worker process (max_worker_processes) while it lasts. Further ones are applied when "
-							"they are committed.",
+							"Sets how many transactions of one origin are applied at the same time.",
+							"In progress, or small ones that wait, which are committed in the order of the origin. Each writer "
+							"takes a worker process (max_worker_processes). Further ones in progress are applied when they are "
+							"committed; with 1, small ones are applied one after the other.",
 							&bdr_writers_per_subscription,
 							2, 1, 64,
 							PGC_SIGHUP,
