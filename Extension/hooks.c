@@ -1082,7 +1082,10 @@ RunUtility(PlannedStmt *planned, const char *query, bool read_only_tree, Process
 	PG_TRY();
 	{
 		bdr_ddl_begin(&frame, planned, query, context);
-		RunNext(&utility);
+		if (frame.captures && frame.plan.fill)
+			bdr_fill(&frame, planned, query, environment);
+		else
+			RunNext(&utility);
 		bdr_ddl_end(&frame);
 	}
 	PG_FINALLY();
