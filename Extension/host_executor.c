@@ -38,6 +38,7 @@
 #include "catalog/namespace.h"
 #include "catalog/partition.h"
 #include "catalog/pg_am.h"
+#include "catalog/pg_constraint.h"
 #include "catalog/pg_control.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_type.h"
@@ -62,6 +63,7 @@
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
+#include "utils/fmgroids.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -290,6 +292,7 @@ RegisterCallbacks(void)
 	CacheRegisterRelcacheCallback(InvalidateRelation, (Datum) 0);
 	CacheRegisterSyscacheCallback(NAMESPACEOID, InvalidateAll, (Datum) 0);
 	CacheRegisterSyscacheCallback(TYPEOID, InvalidateAll, (Datum) 0);
+	CacheRegisterSyscacheCallback(CONSTROID, InvalidateAll, (Datum) 0);
 	/* functions of constraints and defaults may have become part of prepared expressions */
 	CacheRegisterSyscacheCallback(PROCOID, InvalidateAll, (Datum) 0);
 	RegisterXactCallback(AtEndOfTransaction, NULL);
@@ -544,13 +547,53 @@ bdr_host_rel_free(BdrRel *rel)
 
 /* ---- opening and closing for a transaction -------------------------------------------------------------------- */
 
+/* Whether there may be values of a domain that one of its constraints does not hold for. */
+static bool
+HasNotValid(Oid domain)
+{
+	Relation	constraints = table_open(ConstraintRelationId, AccessShareLock);
+	bool		found = false;
+
+	while (!found && get_typtype(domain) == TYPTYPE_DOMAIN)
+	{
+		ScanKeyData key;
+		SysScanDesc scan;
+		HeapTuple	tuple;
+
+		ScanKeyInit(&key, Anum_pg_constraint_contypid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(domain));
+		scan = systable_beginscan(constraints, ConstraintTypidIndexId, true, NULL, 1, &key);
+		while (!found && HeapTupleIsValid(tuple = systable_getnext(scan)))
+			found = !((Form_pg_constraint) GETSTRUCT(tuple))->convalidated;
+		systable_endscan(scan);
+		tuple = SearchSysCache1(TYPEOID, ObjectIdGetDatum(domain));
+		if (!HeapTupleIsValid(tuple))
+			elog(ERROR, "cache lookup failed for type %u", domain);
+		domain = ((Form_pg_type) GETSTRUCT(tuple))->typbasetype;
+		ReleaseSysCache(tuple);
+	}
+	table_close(constraints, AccessShareLock);
+	return found;
+}
+
+/*
+ * The type whose functions read the values of a column. With a constraint that is NOT VALID a row may hold a value that its domain
+ * would refuse; it was looked at where the value was written, and is taken as it is.
+ */
+static Oid
+InputType(ColumnMap *map)
+{
+	if (get_typtype(map->type) != TYPTYPE_DOMAIN || !HasNotValid(map->type))
+		return map->type;
+	return getBaseTypeAndTypmod(map->type, &map->typmod);
+}
+
 static void
 PrepareColumn(BdrRel *rel, ColumnMap *map)
 {
 	MemoryContext old = MemoryContextSwitchTo(rel->map_context);
 	Oid			function;
 
-	getTypeInputInfo(map->type, &function, &map->input_param);
+	getTypeInputInfo(InputType(map), &function, &map->input_param);
 	fmgr_info(function, &map->input);
 	map->functions_ready = true;
 	MemoryContextSwitchTo(old);
@@ -564,7 +607,7 @@ PrepareReceive(BdrRel *rel, ColumnMap *map)
 		MemoryContext old = MemoryContextSwitchTo(rel->map_context);
 		Oid			function;
 
-		getTypeBinaryInputInfo(map->type, &function, &map->receive_param);
+		getTypeBinaryInputInfo(InputType(map), &function, &map->receive_param);
 		fmgr_info(function, &map->receive);
 		MemoryContextSwitchTo(old);
 	}
@@ -703,6 +746,42 @@ ChooseKey(Target *target, Leaf *leaf)
 	}
 }
 
+/*
+ * Constraints that are NOT VALID hold for what is written here by statements. A row of another node may have been written there
+ * before the constraint was.
+ */
+static void
+LeaveOutNotValid(ResultRelInfo *info, EState *estate)
+{
+	TupleConstr *constraints = RelationGetDescr(info->ri_RelationDesc)->constr;
+	ExprState **checks;
+	bool		all = true;
+
+	for (int i = 0; constraints && i < constraints->num_check; i++)
+		all &= constraints->check[i].ccvalid;
+	if (all)
+		return;
+	/* what is NULL is not checked */
+	checks = palloc0(sizeof(ExprState *) * constraints->num_check);
+	for (int i = 0; i < constraints->num_check; i++)
+	{
+		Node	   *check;
+
+		if (!constraints->check[i].ccvalid)
+			continue;
+		check = stringToNode(constraints->check[i].ccbin);
+#if PG_VERSION_NUM >= 180000
+		check = expand_generated_columns_in_expr(check, info->ri_RelationDesc, 1);
+#endif
+		checks[i] = ExecPrepareExpr((Expr *) check, estate);
+	}
+#if PG_VERSION_NUM >= 180000
+	info->ri_CheckConstraintExprs = checks;
+#else
+	info->ri_ConstraintExprs = checks;
+#endif
+}
+
 static Leaf *
 MakeLeaf(Target *target, ResultRelInfo *info)
 {
@@ -768,6 +847,7 @@ MakeLeaf(Target *target, ResultRelInfo *info)
 				leaf->defers = true;
 		}
 	}
+	LeaveOutNotValid(info, estate);
 	leaf->search = ExecInitExtraTupleSlot(estate, RelationGetDescr(leaf->relation), &TTSOpsVirtual);
 	leaf->row = ExecInitExtraTupleSlot(estate, RelationGetDescr(leaf->relation), &TTSOpsVirtual);
 	leaf->found = table_slot_create(leaf->relation, &estate->es_tupleTable);
