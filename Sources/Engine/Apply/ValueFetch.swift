@@ -48,13 +48,21 @@ final class ValueFetch {
         }
         let table = try SQL.quoteIdentifier(relation.description.namespace) + "." + SQL.quoteIdentifier(relation.description.name)
         do {
+            // a table that was dropped is dropped here, too, by what follows
+            let isThere = try self.connect().query(
+                """
+                SELECT pg_catalog.to_regclass($1) IS NOT NULL
+                       AND NOT EXISTS (SELECT FROM pg_catalog.pg_class WHERE oid = $2::pg_catalog.oid)
+                """, [table, String(value.toastTable)])
+            guard isThere[0, 0] == "t" else {
+                return nil
+            }
             let rows = try self.connect().query(
                 """
                 SELECT t.\(try SQL.quoteIdentifier(column))
                   FROM \(table) t, pg_catalog.jsonb_populate_record(NULL::\(table), $1::pg_catalog.jsonb) k
-                 WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_class WHERE oid = $2::pg_catalog.oid)
-                   AND \(names.map { "t.\($0) = k.\($0)" }.joined(separator: " AND "))
-                """, [key, String(value.toastTable)])
+                 WHERE \(names.map { "t.\($0) = k.\($0)" }.joined(separator: " AND "))
+                """, [key])
             return rows.count == 1 ? rows[0, 0] : nil
         } catch let error as RemoteError {
             self.connection = nil
