@@ -30,6 +30,7 @@ typedef struct BdrDdlPlan
 	bool		may_use_temporary;	/* the text means the same on other nodes all the same */
 	IntoClause *into;			/* of BDR_DDL_TABLE_AS */
 	List	   *dml_locked;		/* OIDs of relations whose rows must not change meanwhile */
+	const char *fill;			/* the step of a statement that fills columns, or NULL */
 } BdrDdlPlan;
 
 /* ddl_statements.c. enforce: raises ERROR if the statement should be replicated and can't be. */
@@ -87,5 +88,22 @@ extern void bdr_with_trigger_rights(Node *statement, void (*run) (const void *),
 /* Raises ERROR unless a function may run as the owner of a table because the current user wants it to. */
 extern void bdr_check_trigger_function(Oid table, Oid function);
 extern void bdr_ddl_write(const char *content, Size length);
+
+/* ddl_fill.c: ADD COLUMN whose values come from one node. The step that a message is about is told as a setting. */
+#define BDR_DDL_FILL "bdr.fill"
+#define BDR_FILL_COLUMNS "columns"
+#define BDR_FILL_CONSTRAINTS "constraints"
+/* The type of a serial one, or InvalidOid. */
+extern Oid	bdr_fill_serial(const TypeName *type);
+/* Whether the second step knows how to add the constraints of a column. */
+extern bool bdr_fill_can(const ColumnDef *column);
+/* How many defaults a column has. */
+extern int	bdr_fill_defaults(const ColumnDef *column);
+extern List *bdr_fill_statements(Node *statement, const char *step);
+extern void bdr_fill_run(List *statements, const char *query, QueryEnvironment *environment);
+/* Runs a statement whose message, for the first step, is written. */
+extern void bdr_fill(BdrDdlFrame *frame, PlannedStmt *planned, const char *query, QueryEnvironment *environment);
+/* Writes the message of the second step. */
+extern void bdr_ddl_fill_constraints(BdrDdlFrame *frame);
 
 #endif

@@ -124,7 +124,7 @@ bdr_ddl_write(const char *content, Size length)
 static bytea *
 Encode(const BdrDdlPlan *plan, const char *tag, const char *statement)
 {
-	const char *settings[2 * lengthof(bdr_ddl_settings) + lengthof(bdr_ddl_creation_settings) + 2];
+	const char *settings[2 * lengthof(bdr_ddl_settings) + lengthof(bdr_ddl_creation_settings) + 4];
 	const char *none[] = {NULL};
 	BdrDdl		ddl = {0};
 	int			n = 0;
@@ -153,6 +153,11 @@ Encode(const BdrDdlPlan *plan, const char *tag, const char *statement)
 	{
 		settings[n++] = "default_tablespace";
 		settings[n++] = pstrdup(tablespace);
+	}
+	if (plan->fill)
+	{
+		settings[n++] = BDR_DDL_FILL;
+		settings[n++] = plan->fill;
 	}
 	settings[n] = NULL;
 	ddl.tag = tag;
@@ -483,6 +488,13 @@ bdr_ddl_replicate(const char *tag, const char *statement, Oid relation)
 }
 
 void
+bdr_ddl_fill_constraints(BdrDdlFrame *frame)
+{
+	frame->plan.fill = BDR_FILL_CONSTRAINTS;
+	Emit(Encode(&frame->plan, frame->tag, frame->text), frame->outer);
+}
+
+void
 bdr_ddl_quietly(void (*run) (void *), void *argument)
 {
 	bool		was_quiet = quiet;
@@ -517,6 +529,12 @@ QueueOnly(PlannedStmt *planned, const char *query)
 			ereport(ERROR,
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 					 errmsg("%s can't be run on other nodes alone", frame.tag)));
+		if (frame.plan.fill)
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("ALTER TABLE ... ADD COLUMN with a default that is not immutable can't be run on other nodes alone"),
+					 errdetail("The values of rows come from this node."),
+					 errhint("Add the column without a default, and set that by another statement.")));
 		if (frame.captures && frame.plan.after)
 			Emit(Encode(&frame.plan, frame.tag, frame.text), frame.outer);
 	}

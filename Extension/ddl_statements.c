@@ -18,6 +18,7 @@
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_index.h"
+#include "catalog/pg_inherits.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "catalog/heap.h"
@@ -319,26 +320,13 @@ IsRelativeTime(Node *raw, Oid type)
 }
 
 static void
-RefuseDefault(const ColumnDef *column)
+RefuseDefault(const ColumnDef *column, const char *detail)
 {
-	Refuse(psprintf("ALTER TABLE ... ADD COLUMN \"%s\" with a default that is not immutable cannot be replicated", column->colname),
-		   "Each node would fill its rows with values of its own.",
-		   "Add the column without a default, ALTER COLUMN ... SET DEFAULT, then UPDATE the rows that are there.");
-}
-
-static bool
-IsSerial(TypeName *type)
-{
-	static const char *const names[] = {"serial", "serial2", "serial4", "serial8", "smallserial", "bigserial"};
-
-	if (list_length(type->names) != 1 || type->pct_type)
-		return false;
-	for (int i = 0; i < lengthof(names); i++)
-	{
-		if (strcmp(strVal(linitial(type->names)), names[i]) == 0)
-			return true;
-	}
-	return false;
+	Refuse(psprintf("ALTER TABLE ... ADD COLUMN \"%s\" with a default that is not immutable cannot be replicated like this",
+					column->colname),
+		   detail,
+		   "ALTER TABLE ... ADD COLUMN it in a statement of its own, before or after the others; or without a default, "
+		   "then ALTER COLUMN ... SET DEFAULT, and UPDATE the rows that are there.");
 }
 
 /* A table of this transaction that has no row yet has none anywhere. */
@@ -367,11 +355,15 @@ CheckForeignKey(const Constraint *constraint)
 			   "GRANT SELECT on the referenced table, or do it as a user that row-level security does not hold for.");
 }
 
-static void
-CheckAddColumn(Relation relation, ColumnDef *column, const char *query)
+/* Returns whether nodes would fill the rows that are there with different values. */
+static bool
+CheckAddColumn(Relation relation, AlterTableCmd *command, const char *query)
 {
+	ColumnDef  *column = castNode(ColumnDef, command->def);
 	ListCell   *cell;
 	Node	   *raw = column->raw_default;
+	bool		identity = false;
+	bool		differs = false;
 	Oid			type;
 	int32		typmod;
 	Type		typetuple;
@@ -385,15 +377,19 @@ CheckAddColumn(Relation relation, ColumnDef *column, const char *query)
 			CheckForeignKey(constraint);
 		else if (constraint->contype == CONSTR_DEFAULT)
 			raw = constraint->raw_expr;
-		else if (constraint->contype == CONSTR_IDENTITY && !IsNewAndEmpty(relation))
-			RefuseDefault(column);
+		else if (constraint->contype == CONSTR_IDENTITY)
+			identity = true;
 		else if (constraint->contype == CONSTR_GENERATED)
-			return;
+			return false;
 	}
-	if (column->typeName == NULL || relation->rd_rel->relkind == RELKIND_VIEW || IsNewAndEmpty(relation))
-		return;
-	if (IsSerial(column->typeName))
-		RefuseDefault(column);
+	if (column->typeName == NULL || IsNewAndEmpty(relation) ||
+		(relation->rd_rel->relkind != RELKIND_RELATION && relation->rd_rel->relkind != RELKIND_PARTITIONED_TABLE))
+		return false;
+	/* nothing is done then */
+	if (command->missing_ok && get_attnum(RelationGetRelid(relation), column->colname) != InvalidAttrNumber)
+		return false;
+	if (identity || OidIsValid(bdr_fill_serial(column->typeName)))
+		return true;
 	parse = make_parsestate(NULL);
 	parse->p_sourcetext = query;
 	typetuple = LookupTypeName(parse, column->typeName, &typmod, true);
@@ -401,7 +397,7 @@ CheckAddColumn(Relation relation, ColumnDef *column, const char *query)
 	{
 		if (typetuple)
 			ReleaseSysCache(typetuple);
-		return;
+		return false;
 	}
 	type = ((Form_pg_type) GETSTRUCT(typetuple))->oid;
 	ReleaseSysCache(typetuple);
@@ -409,17 +405,63 @@ CheckAddColumn(Relation relation, ColumnDef *column, const char *query)
 	{
 		Node	   *expression = cookDefault(parse, copyObject(raw), type, typmod, column->colname, '\0');
 
-		if (IsRelativeTime(raw, type) || contain_mutable_functions(expression))
-			RefuseDefault(column);
+		differs = IsRelativeTime(raw, type) || contain_mutable_functions(expression);
 	}
 	else if (get_typtype(type) == TYPTYPE_DOMAIN)
 	{
 		Node	   *expression = get_typdefault(type);
 
-		if (expression && contain_mutable_functions(expression))
-			RefuseDefault(column);
+		differs = expression && contain_mutable_functions(expression);
 	}
 	free_parsestate(parse);
+	return differs;
+}
+
+/*
+ * Has this node alone fill the columns that a statement adds. What it does is done in two steps on each node, so it must not do
+ * anything else.
+ */
+static void
+PlanFill(Relation relation, const AlterTableStmt *statement, const ColumnDef *filled, BdrDdlPlan *plan)
+{
+	Oid			relid = RelationGetRelid(relation);
+	bool		inherited = relation->rd_rel->relhassubclass && relation->rd_rel->relkind == RELKIND_RELATION;
+	List	   *tree = statement->relation->inh ? find_all_inheritors(relid, NoLock, NULL) : list_make1_oid(relid);
+	ListCell   *cell;
+
+	foreach(cell, statement->cmds)
+	{
+		AlterTableCmd *command = lfirst_node(AlterTableCmd, cell);
+		ColumnDef  *column = (ColumnDef *) command->def;
+		ListCell   *each;
+
+		if (command->subtype != AT_AddColumn)
+			RefuseDefault(filled, "The statement also changes something else.");
+		if (command->missing_ok && get_attnum(relid, column->colname) != InvalidAttrNumber)
+			RefuseDefault(filled, psprintf("Column \"%s\" is there already.", column->colname));
+		foreach(each, column->constraints)
+		{
+			if (lfirst_node(Constraint, each)->contype == CONSTR_GENERATED)
+				RefuseDefault(filled, psprintf("The statement also adds a generated column, \"%s\".", column->colname));
+			/* the server says that it can't be */
+			if (lfirst_node(Constraint, each)->contype == CONSTR_IDENTITY && relation->rd_rel->relhassubclass &&
+				(inherited || PG_VERSION_NUM < 170000))
+				return;
+		}
+		if (bdr_fill_defaults(column) > 1)
+			return;
+		if (!bdr_fill_can(column))
+			RefuseDefault(filled, psprintf("Column \"%s\" has a constraint of a kind that is not known.", column->colname));
+		foreach(each, tree)
+		{
+			if (lfirst_oid(each) != relid && get_attnum(lfirst_oid(each), column->colname) != InvalidAttrNumber)
+				RefuseDefault(filled, psprintf("Table \"%s\", which inherits, has a column \"%s\" of its own.",
+											   get_rel_name(lfirst_oid(each)), column->colname));
+		}
+	}
+	plan->fill = BDR_FILL_COLUMNS;
+	if (relation->rd_createSubid == InvalidSubTransactionId)
+		plan->dml_locked = inherited ? tree : list_make1_oid(relid);
 }
 
 /* Returns whether the rows have to be written anew. */
@@ -522,6 +564,7 @@ JudgeAlterTable(AlterTableStmt *statement, const char *query, bool enforce, BdrD
 	Oid			relid = RangeVarGetRelid(statement->relation, NoLock, true);
 	int			scope = OidIsValid(relid) ? ScopeOfRelid(relid) : MISSING;
 	bool		rewrites = false;
+	const ColumnDef *filled = NULL;
 	Relation	relation;
 	ListCell   *cell;
 
@@ -554,7 +597,8 @@ JudgeAlterTable(AlterTableStmt *statement, const char *query, bool enforce, BdrD
 		switch (command->subtype)
 		{
 			case AT_AddColumn:
-				CheckAddColumn(relation, castNode(ColumnDef, command->def), query);
+				if (CheckAddColumn(relation, command, query))
+					filled = castNode(ColumnDef, command->def);
 				break;
 			case AT_AlterColumnType:
 				alone = !CheckColumnType(relation, command, query);
@@ -598,6 +642,8 @@ JudgeAlterTable(AlterTableStmt *statement, const char *query, bool enforce, BdrD
 	if (rewrites && relation->rd_createSubid == InvalidSubTransactionId &&
 		(relation->rd_rel->relkind == RELKIND_RELATION || relation->rd_rel->relkind == RELKIND_PARTITIONED_TABLE))
 		plan->dml_locked = list_make1_oid(relid);
+	if (filled)
+		PlanFill(relation, statement, filled, plan);
 	relation_close(relation, AccessShareLock);
 }
 

@@ -1053,7 +1053,10 @@ RunUtility(PlannedStmt *planned, const char *query, bool read_only_tree, Process
 	PG_TRY();
 	{
 		bdr_ddl_begin(&frame, planned, query, context);
-		bdr_with_trigger_rights(planned->utilityStmt, RunNext, &utility);
+		if (frame.captures && frame.plan.fill)
+			bdr_fill(&frame, planned, query, environment);
+		else
+			bdr_with_trigger_rights(planned->utilityStmt, RunNext, &utility);
 		bdr_ddl_end(&frame);
 	}
 	PG_FINALLY();

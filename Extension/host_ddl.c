@@ -134,10 +134,23 @@ LeaveUnfilled(Node *statement)
 			 errhint("REFRESH MATERIALIZED VIEW both on this node.")));
 }
 
+/* The step of a statement that fills columns, or NULL. */
+static const char *
+FillStep(const BdrDdl *ddl)
+{
+	for (int i = 0; ddl->settings[i] != NULL; i += 2)
+	{
+		if (strcmp(ddl->settings[i], BDR_DDL_FILL) == 0)
+			return ddl->settings[i + 1];
+	}
+	return NULL;
+}
+
 /* As the server runs a string that it gets as a query. */
 static void
 RunStatement(const BdrDdl *ddl)
 {
+	const char *step = FillStep(ddl);
 	List	   *parsed = pg_parse_query(ddl->statement);
 	List	   *planned;
 	ListCell   *cell;
@@ -162,10 +175,51 @@ RunStatement(const BdrDdl *ddl)
 			SPI_finish();
 			continue;
 		}
+		if (step)
+		{
+			bdr_fill_run(bdr_fill_statements(statement->utilityStmt, step), ddl->statement, NULL);
+			continue;
+		}
 		LeaveUnfilled(statement->utilityStmt);
 		/* not top level: what can't run inside a transaction must not end the one that is being applied */
 		ProcessUtility(statement, ddl->statement, false, PROCESS_UTILITY_QUERY, NULL, NULL, None_Receiver, &completion);
 	}
+}
+
+static bool
+IsOfRole(const VariableSetStmt *setting)
+{
+	return setting && setting->name && (strcmp(setting->name, "role") == 0 || strcmp(setting->name, "session_authorization") == 0);
+}
+
+/* CREATE FUNCTION ... SET role and the like, which the server refuses while the user is only lent. They run nobody's code. */
+static bool
+StoresRole(const char *text)
+{
+	List	   *parsed = pg_parse_query(text);
+	Node	   *statement = list_length(parsed) == 1 ? linitial_node(RawStmt, parsed)->stmt : NULL;
+	List	   *options;
+	ListCell   *cell;
+
+	if (statement == NULL)
+		return false;
+	if (IsA(statement, AlterRoleSetStmt))
+		return IsOfRole(((AlterRoleSetStmt *) statement)->setstmt);
+	if (IsA(statement, CreateFunctionStmt))
+		options = ((CreateFunctionStmt *) statement)->options;
+	else if (IsA(statement, AlterFunctionStmt))
+		options = ((AlterFunctionStmt *) statement)->actions;
+	else
+		return false;
+	foreach(cell, options)
+	{
+		DefElem    *option = lfirst_node(DefElem, cell);
+
+		if (strcmp(option->defname, "set") == 0 && option->arg && IsA(option->arg, VariableSetStmt) &&
+			IsOfRole((VariableSetStmt *) option->arg))
+			return true;
+	}
+	return false;
 }
 
 /* As the role, and with the settings, of the origin; both are taken back, also after an error. */
@@ -194,7 +248,7 @@ RunAsOrigin(const BdrDdl *ddl)
 			session_role = role;
 		SetSessionAuthorization(session_role, superuser_arg(session_role));
 		/* user functions that run inside must not become this worker: it was started as a superuser */
-		SetUserIdAndSecContext(role, SECURITY_LOCAL_USERID_CHANGE);
+		SetUserIdAndSecContext(role, StoresRole(ddl->statement) ? 0 : SECURITY_LOCAL_USERID_CHANGE);
 		guc_level = NewGUCNestLevel();
 		UseSettings(ddl);
 		bdr_ddl_applying = true;

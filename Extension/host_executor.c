@@ -107,6 +107,7 @@ RegisterCallbacks(void)
 	CacheRegisterRelcacheCallback(InvalidateRelation, (Datum) 0);
 	CacheRegisterSyscacheCallback(NAMESPACEOID, InvalidateAll, (Datum) 0);
 	CacheRegisterSyscacheCallback(TYPEOID, InvalidateAll, (Datum) 0);
+	CacheRegisterSyscacheCallback(CONSTROID, InvalidateAll, (Datum) 0);
 	/* functions of constraints and defaults may have become part of prepared expressions */
 	CacheRegisterSyscacheCallback(PROCOID, InvalidateAll, (Datum) 0);
 	RegisterXactCallback(AtEndOfTransaction, NULL);

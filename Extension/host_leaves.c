@@ -2,6 +2,9 @@
  * host_leaves.c: where rows of a table live: the table itself, or its partitions; and the index of one to find rows by.
  */
 #include "host_executor.h"
+#include "rewrite/rewriteHandler.h"
+#include "optimizer/optimizer.h"
+#include "executor/executor.h"
 
 #include "access/genam.h"
 #include "access/htup_details.h"
@@ -15,6 +18,42 @@
 #include "commands/trigger.h"
 #include "utils/lsyscache.h"
 #include "utils/partcache.h"
+
+/*
+ * Constraints that are NOT VALID hold for what is written here by statements. A row of another node may have been written there
+ * before the constraint was.
+ */
+static void
+LeaveOutNotValid(ResultRelInfo *info, EState *estate)
+{
+	TupleConstr *constraints = RelationGetDescr(info->ri_RelationDesc)->constr;
+	ExprState **checks;
+	bool		all = true;
+
+	for (int i = 0; constraints && i < constraints->num_check; i++)
+		all &= constraints->check[i].ccvalid;
+	if (all)
+		return;
+	/* what is NULL is not checked */
+	checks = palloc0(sizeof(ExprState *) * constraints->num_check);
+	for (int i = 0; i < constraints->num_check; i++)
+	{
+		Node	   *check;
+
+		if (!constraints->check[i].ccvalid)
+			continue;
+		check = stringToNode(constraints->check[i].ccbin);
+#if PG_VERSION_NUM >= 180000
+		check = expand_generated_columns_in_expr(check, info->ri_RelationDesc, 1);
+#endif
+		checks[i] = ExecPrepareExpr((Expr *) check, estate);
+	}
+#if PG_VERSION_NUM >= 180000
+	info->ri_CheckConstraintExprs = checks;
+#else
+	info->ri_ConstraintExprs = checks;
+#endif
+}
 
 Leaf *
 bdr_make_leaf(Target *target, ResultRelInfo *info)
@@ -81,6 +120,7 @@ bdr_make_leaf(Target *target, ResultRelInfo *info)
 				leaf->defers = true;
 		}
 	}
+	LeaveOutNotValid(info, estate);
 	leaf->search = ExecInitExtraTupleSlot(estate, RelationGetDescr(leaf->relation), &TTSOpsVirtual);
 	leaf->row = ExecInitExtraTupleSlot(estate, RelationGetDescr(leaf->relation), &TTSOpsVirtual);
 	leaf->found = table_slot_create(leaf->relation, &estate->es_tupleTable);

@@ -2,6 +2,11 @@
  * host_rows.c: makes rows out of what the peer sent, with defaults for columns that only this node has.
  */
 #include "host_executor.h"
+#include "utils/syscache.h"
+#include "utils/fmgroids.h"
+#include "catalog/pg_constraint.h"
+#include "access/table.h"
+#include "access/genam.h"
 #include "sequences.h"
 
 #include "access/htup_details.h"
@@ -15,13 +20,53 @@
 
 /* ---- functions of types --------------------------------------------------------------------------------------- */
 
+/* Whether there may be values of a domain that one of its constraints does not hold for. */
+static bool
+HasNotValid(Oid domain)
+{
+	Relation	constraints = table_open(ConstraintRelationId, AccessShareLock);
+	bool		found = false;
+
+	while (!found && get_typtype(domain) == TYPTYPE_DOMAIN)
+	{
+		ScanKeyData key;
+		SysScanDesc scan;
+		HeapTuple	tuple;
+
+		ScanKeyInit(&key, Anum_pg_constraint_contypid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(domain));
+		scan = systable_beginscan(constraints, ConstraintTypidIndexId, true, NULL, 1, &key);
+		while (!found && HeapTupleIsValid(tuple = systable_getnext(scan)))
+			found = !((Form_pg_constraint) GETSTRUCT(tuple))->convalidated;
+		systable_endscan(scan);
+		tuple = SearchSysCache1(TYPEOID, ObjectIdGetDatum(domain));
+		if (!HeapTupleIsValid(tuple))
+			elog(ERROR, "cache lookup failed for type %u", domain);
+		domain = ((Form_pg_type) GETSTRUCT(tuple))->typbasetype;
+		ReleaseSysCache(tuple);
+	}
+	table_close(constraints, AccessShareLock);
+	return found;
+}
+
+/*
+ * The type whose functions read the values of a column. With a constraint that is NOT VALID a row may hold a value that its domain
+ * would refuse; it was looked at where the value was written, and is taken as it is.
+ */
+static Oid
+InputType(ColumnMap *map)
+{
+	if (get_typtype(map->type) != TYPTYPE_DOMAIN || !HasNotValid(map->type))
+		return map->type;
+	return getBaseTypeAndTypmod(map->type, &map->typmod);
+}
+
 static void
 PrepareColumn(BdrRel *rel, ColumnMap *map)
 {
 	MemoryContext old = MemoryContextSwitchTo(rel->map_context);
 	Oid			function;
 
-	getTypeInputInfo(map->type, &function, &map->input_param);
+	getTypeInputInfo(InputType(map), &function, &map->input_param);
 	fmgr_info(function, &map->input);
 	map->functions_ready = true;
 	MemoryContextSwitchTo(old);
@@ -35,7 +80,7 @@ PrepareReceive(BdrRel *rel, ColumnMap *map)
 		MemoryContext old = MemoryContextSwitchTo(rel->map_context);
 		Oid			function;
 
-		getTypeBinaryInputInfo(map->type, &function, &map->receive_param);
+		getTypeBinaryInputInfo(InputType(map), &function, &map->receive_param);
 		fmgr_info(function, &map->receive);
 		MemoryContextSwitchTo(old);
 	}

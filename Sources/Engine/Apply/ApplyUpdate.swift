@@ -240,11 +240,23 @@ extension Applier {
                 throw BdrError(SQLSTATE.protocolViolation, "an UPDATE left a value out without saying where it is")
             }
             try self.requireCommitted()
-            guard let text = try self.fetch.text(of: stored, columns[value.column].name, relation) else {
+            let name = columns[value.column].name
+            guard let text = try self.fetch.text(of: stored, name, relation)
+                ?? self.keyAsJSON(message.new, relation).flatMap({ try self.fetch.textNow(stored, name, relation, key: $0) })
+            else {
                 return nil
             }
             texts[value.column] = text
         }
         return texts
+    }
+
+    private func keyAsJSON(_ tuple: TupleView, _ relation: AppliedRelation) throws -> String? {
+        try self.otherBuilder.withRow(tuple, relation) { row in
+            var nothing = BdrConflict()
+            var text: UnsafePointer<CChar>?
+            _ = try host(bdr_host_conflict_add(relation.handle, &nothing, &row, nil, false, &text))
+            return text.map { String(cString: $0) }
+        }
     }
 }

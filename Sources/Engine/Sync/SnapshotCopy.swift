@@ -90,6 +90,7 @@ final class SnapshotCopy {
         try Program.run(
             "pg_restore", ["--section=post-data", "--no-publications", "--no-subscriptions", "--file=\(script.path)", dump.path],
             [])
+        let triggers = try self.streamTriggers()
         let to = try ProgramDSN(local, options: ["bdr.internal_session=on", "session_replication_role=replica"])
         let list = try TemporaryFile("list")
         defer {
@@ -112,10 +113,37 @@ final class SnapshotCopy {
                 INSERT INTO bdr.join_script (script)
                 SELECT pg_catalog.regexp_replace(pg_catalog.regexp_replace(
                            s, E'^\\\\\\\\(un)?restrict [A-Za-z0-9]+$', '', 'gn'),
-                           E'\\nCREATE POLICY [^ ]+ ON bdr\\.[^;]*;', '', 'g')
+                           E'\\nCREATE POLICY [^ ]+ ON bdr\\.[^;]*;', '', 'g') || $2
                   FROM pg_catalog.convert_from(pg_catalog.pg_read_binary_file($1),
                                                pg_catalog.getdatabaseencoding()) s
-                """, [script.path])
+                """, [script.path, triggers])
+        }
+    }
+
+    /// Statements that make the stream triggers, which pg_dump takes for internal ones of the server.
+    private func streamTriggers() throws -> String {
+        do {
+            // arguments are stored one behind the other, each ended by a zero byte
+            let script = try self.reader.query(
+                """
+                SELECT pg_catalog.string_agg(pg_catalog.format(
+                           E'\\nSELECT bdr.%I(%L, %L::pg_catalog.text[], %L, %L, %L::pg_catalog.text[]);',
+                           CASE s.trigger_type WHEN 'c' THEN 'create_conflict_trigger' ELSE 'create_transform_trigger' END, s.trigger_name,
+                           ARRAY(SELECT e.event FROM (VALUES (4, 'INSERT'), (8, 'DELETE'), (16, 'UPDATE')) e(bit, event)
+                                  WHERE t.tgtype::pg_catalog.int4 & e.bit <> 0),
+                           pg_catalog.format('%I.%I', n.nspname, c.relname), pg_catalog.format('%I.%I()', f.nspname, p.proname),
+                           ARRAY(SELECT pg_catalog.convert_from(pg_catalog.decode(a.hex, 'hex'), pg_catalog.getdatabaseencoding())
+                                   FROM pg_catalog.regexp_split_to_table(pg_catalog.regexp_replace(pg_catalog.encode(t.tgargs, 'hex'), '..', '\\& ', 'g'), '00 ')
+                                        WITH ORDINALITY a(hex, number)
+                                  WHERE a.number <= t.tgnargs ORDER BY a.number)), '' ORDER BY t.oid)
+                  FROM bdr.trigger s JOIN pg_catalog.pg_trigger t ON t.oid = s.trigger_id
+                  JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+                  JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid JOIN pg_catalog.pg_namespace f ON f.oid = p.pronamespace
+                 WHERE c.relpersistence <> 't'
+                """)
+            return script[0, 0] ?? ""
+        } catch let error as RemoteError {
+            throw error.asError("the stream triggers of the join target could not be read")
         }
     }
 

@@ -38,6 +38,29 @@ $a->sql("INSERT INTO toasted VALUES (-1)");
 same_ok($a, $b, $_, "$_ afterwards") for ('toasted', 'emptied', 'rewritten', 'reindexed');
 $b->value_ok(q{SELECT to_regclass('gone') IS NULL}, 't', 'and a table that was dropped');
 
+# Rewritten by ALTER TABLE without locks: the values are somewhere else.
+$a->sql(q{CREATE TABLE "al tered" (k timestamptz, "K 2" bytea, big text, small int, other int, PRIMARY KEY (k, "K 2"));
+	ALTER TABLE "al tered" ALTER big SET STORAGE EXTERNAL;
+	CREATE TABLE altparts (id int PRIMARY KEY, big text, small int, other int) PARTITION BY RANGE (id);
+	CREATE TABLE altpart1 PARTITION OF altparts FOR VALUES FROM (0) TO (10);
+	ALTER TABLE altpart1 ALTER big SET STORAGE EXTERNAL});
+$a->sql("INSERT INTO \"al tered\" SELECT '2000-01-01'::timestamptz + n * interval '1.5 days', decode(repeat('ab', n), 'hex'), repeat('v' || n, 5000), 1, 1 FROM generate_series(1, 9) n");
+$a->sql("INSERT INTO altparts SELECT n, repeat('v' || n, 5000), 1, 1 FROM generate_series(1, 9) n");
+same_ok($a, $b, $_, "$_ before it is altered") for ('"al tered"', 'altparts');
+$b->stop;
+for my $table ('"al tered"', 'altparts')
+{
+	my ($key, $length) = $table eq 'altparts' ? ('id', 'id') : ('"K 2"', 'length("K 2")');
+	my $other = $table eq 'altparts' ? "id = 0 WHERE id = 8" : qq{"K 2" = 'x' WHERE length("K 2") = 8};
+	$a->sql("SET client_min_messages = error; SET bdr.ddl_locking = off; UPDATE $table SET small = 2;
+		ALTER TABLE $table ALTER COLUMN other TYPE bigint; UPDATE $table SET small = 3 WHERE $length = 2; UPDATE $table SET big = 'new' WHERE $length = 3;
+		UPDATE $table SET big = NULL WHERE $length = 4; DELETE FROM $table WHERE $length = 5; UPDATE $table SET $other;
+		UPDATE $table SET small = 4 WHERE $length = 6; ALTER TABLE $table ALTER COLUMN other TYPE numeric; UPDATE $table SET small = 5 WHERE $length = 7");
+}
+$b->start;
+same_ok($a, $b, $_, "$_ afterwards") for ('"al tered"', 'altparts');
+$b->value_ok(qq{SELECT count(*) FILTER (WHERE small >= 2), count(*) FILTER (WHERE length(big) = 10000), count(*) FROM $_}, '8|6|8', 'with updates and values') for ('"al tered"', 'altparts');
+
 for my $pair ([ $a, $b, 0 ], [ $b, $a, 100 ])
 {
 	my ($from, $to, $base) = @$pair;
