@@ -147,6 +147,8 @@ typedef struct Target
 	ResultRelInfo *info;
 	ModifyTableState *mtstate;	/* partitioned only */
 	PartitionTupleRouting *routing;
+	ResultRelInfo *routed;		/* partitions opened by us for it */
+	int			nrouted;
 	TupleTableSlot *row;		/* virtual, root's columns */
 	TupleTableSlot *raw;		/* heap tuple, root's columns */
 	Leaf	   *leaf;			/* of a plain table, or the last one used */
@@ -388,7 +390,7 @@ MapRelation(BdrRel *rel)
 		rel->valid = false;		/* look again next time */
 		return;
 	}
-	bdr_lock_for_apply(rel->oid);
+	(void) bdr_lock_for_apply(rel->oid);
 	local = try_relation_open(rel->oid, NoLock);
 	if (local == NULL)
 	{
@@ -785,9 +787,8 @@ MakeLeaf(Target *target, ResultRelInfo *info)
  * looked for in all partitions.
  */
 static bool
-KeyRoutes(BdrRel *rel, Relation root)
+KeyRoutes(BdrRel *rel, List *tree)
 {
-	List	   *tree = find_all_inheritors(RelationGetRelid(root), RowExclusiveLock, NULL);
 	ListCell   *cell;
 	bool		routes = true;
 
@@ -820,8 +821,31 @@ KeyRoutes(BdrRel *rel, Relation root)
 		if (!routes)
 			break;
 	}
-	list_free(tree);
 	return routes;
+}
+
+/*
+ * Opens the partitions for tuple routing, which would lock them as a writer does: they are locked by another node, and this
+ * worker passes.
+ */
+static void
+OpenRoutedLeaves(Target *target, List *tree)
+{
+	ListCell   *cell;
+
+	target->routed = palloc0(sizeof(ResultRelInfo) * list_length(tree));
+	foreach(cell, tree)
+	{
+		ResultRelInfo *info = &target->routed[target->nrouted];
+
+		if (get_rel_relkind(lfirst_oid(cell)) != RELKIND_RELATION)
+			continue;
+		InitResultRelInfo(info, table_open(lfirst_oid(cell), NoLock), 1, target->info, 0);
+		target->estate->es_opened_result_relations = lappend(target->estate->es_opened_result_relations, info);
+		target->nrouted++;
+	}
+	target->mtstate->resultRelInfo = target->routed;
+	target->mtstate->mt_nrels = target->nrouted;
 }
 
 /* Every partition that can hold rows, for a search that can't be routed. */
@@ -829,7 +853,8 @@ static void
 OpenEveryLeaf(Target *target)
 {
 	MemoryContext old = MemoryContextSwitchTo(target->estate->es_query_cxt);
-	List	   *tree = find_all_inheritors(RelationGetRelid(target->relation), RowExclusiveLock, NULL);
+	bool		passes;
+	List	   *tree = bdr_lock_partitions_for_apply(RelationGetRelid(target->relation), &passes);
 	ListCell   *cell;
 
 	foreach(cell, tree)
@@ -969,6 +994,9 @@ OpenTargetIn(Target *target)
 	PrepareDefaults(target);
 	if (target->relation->rd_rel->relkind == RELKIND_PARTITIONED_TABLE)
 	{
+		bool		passes;
+		List	   *tree = bdr_lock_partitions_for_apply(rel->oid, &passes);
+
 		target->has_triggers = true;	/* of partitions, perhaps */
 		target->mtstate = makeNode(ModifyTableState);
 		target->mtstate->ps.plan = NULL;
@@ -977,7 +1005,9 @@ OpenTargetIn(Target *target)
 		target->mtstate->resultRelInfo = target->info;
 		target->mtstate->rootResultRelInfo = target->info;
 		target->routing = ExecSetupPartitionTupleRouting(target->estate, target->relation);
-		target->key_routes = KeyRoutes(rel, target->relation);
+		target->key_routes = KeyRoutes(rel, tree);
+		if (passes)
+			OpenRoutedLeaves(target, tree);
 	}
 	else
 		target->leaf = MakeLeaf(target, target->info);
@@ -1244,6 +1274,8 @@ CloseTargets(void)
 		if (target->routing)
 			ExecCleanupTupleRouting(target->mtstate, target->routing);
 		ExecResetTupleTable(target->estate->es_tupleTable, false);
+		for (int i = 0; i < target->nrouted; i++)
+			table_close(target->routed[i].ri_RelationDesc, NoLock);
 		foreach(leaf_cell, target->every_leaf)
 			table_close(((Leaf *) lfirst(leaf_cell))->relation, NoLock);
 		table_close(target->relation, NoLock);
@@ -1323,7 +1355,7 @@ bdr_host_rel_use(BdrRel *rel, BdrRelationInfo *info)
 			timing.on = bdr_measures_relations && bdr_track_apply_lock_timing;
 			if (timing.on)
 				bdr_timing_start(&timing);
-			bdr_lock_for_apply(rel->oid);
+			(void) bdr_lock_for_apply(rel->oid);
 			bdr_lock_timing_add(&timing, rel->oid);
 			if (rel->valid)
 				break;
@@ -1770,6 +1802,7 @@ RouteRow(Target *target, TupleTableSlot *row, TupleTableSlot **converted, bool t
 	{
 		old = MemoryContextSwitchTo(target->estate->es_query_cxt);
 		leaf = MakeLeaf(target, info);
+		leaf->own_relation = info >= target->routed && info < target->routed + target->nrouted;
 		MemoryContextSwitchTo(old);
 	}
 	target->leaf = leaf;

@@ -216,7 +216,7 @@ sub session
 	$a->wait_ok('SELECT count(*) FROM bdr.global_lock WHERE blocked_by IS NOT NULL', '1', 'a waits for b');
 	my $begin = time;
 	$u->query('SELECT bdr.global_advisory_lock(1)');
-	like($u->{stderr}, qr/deadlock detected.*a transaction there waits for a global lock that this one has/s, 'b, which asked later, gives in');
+	like($u->{stderr}, qr/deadlock detected.*nodes "node_a", "node_b" wait for one another/s, 'b, which asked later, gives in');
 	cmp_ok(time - $begin, '<', 20, 'soon');
 	$u->{stderr} = '';
 	$u->query_safe('ROLLBACK');
