@@ -34,6 +34,9 @@ typedef struct BdrDdlPlan
 
 /* ddl_statements.c. enforce: raises ERROR if the statement should be replicated and can't be. */
 extern void bdr_ddl_judge(Node *statement, const char *query, bool enforce, BdrDdlPlan *plan);
+/* The relation that an object is, or is a part of, by the node that the parser has for it in DROP, COMMENT and the like; NULL if
+ * it is not named. False for other objects. */
+extern bool bdr_object_relation(ObjectType type, Node *object, RangeVar **relation);
 
 /* ddl_capture.c */
 typedef struct BdrDdlFrame
@@ -78,6 +81,11 @@ extern void bdr_ddl_send(const char *tag, const char *statement);
 extern void bdr_ddl_quietly(void (*run) (void *), void *argument);
 /* Whether a statement of another node is running: the settings of new objects are those of the message. */
 extern bool bdr_ddl_applying;
+
+/* trigger_rights.c: runs a statement with the rights that it needs; raises ERROR if it makes a trigger that must not be. */
+extern void bdr_with_trigger_rights(Node *statement, void (*run) (const void *), const void *argument);
+/* Raises ERROR unless a function may run as the owner of a table because the current user wants it to. */
+extern void bdr_check_trigger_function(Oid table, Oid function);
 extern void bdr_ddl_write(const char *content, Size length);
 
 #endif
