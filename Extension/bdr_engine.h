@@ -113,7 +113,7 @@ extern int32_t bdr_engine_skip_changes(const char *subscription, uint64_t lsn);
 extern int32_t bdr_engine_ddl_encode(const BdrDdl *ddl, void *result);
 /* Global locks (Locks/). acquire: as a superuser. end: at the end of a transaction that has called it; never fails.
  * release: of a node, on this one; *released: how many. */
-extern int32_t bdr_engine_lock_acquire(const BdrLockRequest *request);
+extern int32_t bdr_engine_lock_acquire(BdrLockRequest *request);
 extern void bdr_engine_lock_end(bool aborted);
 extern int32_t bdr_engine_lock_release(const char *node, int32_t *released);
 extern int32_t bdr_engine_lock_main(uint32_t peer);

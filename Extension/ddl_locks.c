@@ -12,7 +12,9 @@
 #include "access/parallel.h"
 #include "access/xact.h"
 #include "catalog/pg_authid.h"
+#include "catalog/partition.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_inherits.h"
 #include "common/hashfn.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
@@ -56,7 +58,7 @@ static const struct config_enum_entry locking_values[] = {
 
 static int	ddl_locking = LOCKING_ON;
 static bool truncate_locking = false;
-static int	lock_timeout = 60000;
+int			bdr_global_lock_timeout = 60000;
 static int	statement_timeout = 600000;
 static int	idle_timeout = 600000;
 int			bdr_global_lock_max_locks = 1000;
@@ -141,7 +143,7 @@ Acquire(int kind, Oid relid, int64 key, bool key_is_pair)
 				 errmsg("global locks cannot be taken during a parallel operation")));
 	request.kind = kind;
 	request.statement = debug_query_string ? debug_query_string : "";
-	request.timeout = lock_timeout;
+	request.timeout = bdr_global_lock_timeout;
 	request.key = key;
 	request.key_is_pair = key_is_pair;
 	if (kind == BDR_LOCK_DML)
@@ -153,24 +155,31 @@ Acquire(int kind, Oid relid, int64 key, bool key_is_pair)
 		request.relid = relid;
 	}
 	/* transactions of this node wait for each other here, where the server sees who waits for whom */
-	local = kind == BDR_LOCK_DDL ? 0 : kind == BDR_LOCK_DML ? (int64) relid : key;
+	local = kind == BDR_LOCK_DDL ? 0 : key;
 	GetUserIdAndSecContext(&user, &context);
 	PG_TRY();
 	{
 		TimestampTz begin = GetCurrentTimestamp();
 
-		if (lock_timeout > 0 && (LockTimeout == 0 || LockTimeout > lock_timeout))
-			LockTimeout = lock_timeout;
-		bdr_token_take(kind == BDR_LOCK_DDL ? BDR_TOKEN_DDL : kind == BDR_LOCK_DML ? BDR_TOKEN_TABLE :
-					   key_is_pair ? BDR_TOKEN_PAIR : BDR_TOKEN_KEY, local);
+		if (bdr_global_lock_timeout > 0 && (LockTimeout == 0 || LockTimeout > bdr_global_lock_timeout))
+			LockTimeout = bdr_global_lock_timeout;
+		if (kind == BDR_LOCK_DML)
+		{
+			ListCell   *cell;
+
+			foreach(cell, find_all_inheritors(relid, NoLock, NULL))
+				(void) bdr_token_take(BDR_TOKEN_TABLE, (int64) lfirst_oid(cell));
+		}
+		else
+			(void) bdr_token_take(kind == BDR_LOCK_DDL ? BDR_TOKEN_DDL : key_is_pair ? BDR_TOKEN_PAIR : BDR_TOKEN_KEY, local);
 		LockTimeout = server_lock_timeout;
-		if (lock_timeout > 0)
-			request.timeout = Max(1, lock_timeout - (int) TimestampDifferenceMilliseconds(begin, GetCurrentTimestamp()));
+		if (bdr_global_lock_timeout > 0)
+			request.timeout = Max(1, bdr_global_lock_timeout - (int) TimestampDifferenceMilliseconds(begin, GetCurrentTimestamp()));
 		do
 		{
 			request.id = (int64) ((((uint64) bdr_host_random()) << 31 ^ bdr_host_random()) & PG_INT64_MAX);
 		} while (request.id == 0);
-		bdr_token_take(BDR_TOKEN_HOLDER, request.id);
+		(void) bdr_token_take(BDR_TOKEN_HOLDER, request.id);
 		SetUserIdAndSecContext(BOOTSTRAP_SUPERUSERID, context | SECURITY_LOCAL_USERID_CHANGE);
 		asked = true;
 		ENGINE_CALL(bdr_engine_lock_acquire(&request));
@@ -197,7 +206,10 @@ Acquire(int kind, Oid relid, int64 key, bool key_is_pair)
 	SetTimeouts();
 	/* other nodes have what was written here before, when they get to the statement; here, too, nobody writes any more */
 	if (kind == BDR_LOCK_DML)
+	{
 		LockRelationOid(relid, ExclusiveLock);
+		(void) find_all_inheritors(relid, ExclusiveLock, NULL);
+	}
 }
 
 /* Whether other transactions can know of a relation. */
@@ -220,6 +232,15 @@ IsKnownToOthers(Oid relid)
 static void
 AcquireTable(Oid relid)
 {
+	/* the lock of a partitioned table covers its partitions */
+	if (get_rel_relispartition(relid))
+	{
+		ListCell   *cell;
+
+		foreach(cell, get_partition_ancestors(relid))
+			if (FindOwn(BDR_LOCK_DML, (int64) lfirst_oid(cell), false))
+				return;
+	}
 	if (FindOwn(BDR_LOCK_DML, (int64) relid, false) == NULL && IsKnownToOthers(relid))
 		Acquire(BDR_LOCK_DML, relid, 0, false);
 }
@@ -471,7 +492,7 @@ bdr_locks_define_settings(void)
 	DefineCustomIntVariable("bdr.global_lock_timeout",
 							"Sets how long a statement waits for a global lock.",
 							"0 means for ever.",
-							&lock_timeout,
+							&bdr_global_lock_timeout,
 							60000, 0, INT_MAX,
 							PGC_USERSET,
 							GUC_UNIT_MS,
@@ -507,4 +528,5 @@ void
 bdr_locks_init(void)
 {
 	RegisterXactCallback(AtTransactionEnd, NULL);
+	bdr_locks_hook();
 }

@@ -6,6 +6,7 @@
 
 #include "postgres.h"
 
+#include "nodes/pg_list.h"
 #include "storage/lwlock.h"
 
 typedef enum BdrDdlLock
@@ -27,18 +28,28 @@ extern void bdr_truncate_lock(Oid relid);
 /* ddl_locks.c */
 #define BDR_LOCK_PREFIX "bdr.lock"
 extern int	bdr_global_lock_max_locks;
+extern int	bdr_global_lock_timeout;
 extern void bdr_locks_define_settings(void);
 extern void bdr_locks_init(void);
 
 /* host_locks.c */
 extern Size bdr_locks_shmem_size(void);
 extern void bdr_locks_shmem_startup(LWLock *lock);
+extern void bdr_locks_hook(void);
 /* see bdr_host_token_take */
-extern void bdr_token_take(int32 kind, int64 id);
+extern bool bdr_token_take(int32 kind, int64 id);
 /* Before the transaction of an apply worker begins. origin: the node whose changes it applies. */
 extern void bdr_locks_begin_apply(uint32 origin);
-/* Locks a table for the rows of another node: as a writer does, but past a global DML lock that another node has. */
-extern void bdr_lock_for_apply(Oid relid);
+/*
+ * Locks a table for the rows of another node: as a writer does, or, past a global DML lock that another node has, with a weaker
+ * lock; then true.
+ */
+extern bool bdr_lock_for_apply(Oid relid);
+/*
+ * The same for all partitions of a table, which are given back. *passes: some have that weaker lock only, and so can't be locked
+ * again as for a writer.
+ */
+extern List *bdr_lock_partitions_for_apply(Oid root, bool *passes);
 extern void bdr_locks_end_transaction(void);
 
 #endif

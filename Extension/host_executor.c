@@ -188,6 +188,9 @@ OpenTargetIn(Target *target)
 	bdr_prepare_defaults(target);
 	if (target->relation->rd_rel->relkind == RELKIND_PARTITIONED_TABLE)
 	{
+		bool		passes;
+		List	   *tree = bdr_lock_partitions_for_apply(rel->oid, &passes);
+
 		target->has_triggers = true;	/* of partitions, perhaps */
 		target->mtstate = makeNode(ModifyTableState);
 		target->mtstate->ps.plan = NULL;
@@ -196,7 +199,9 @@ OpenTargetIn(Target *target)
 		target->mtstate->resultRelInfo = target->info;
 		target->mtstate->rootResultRelInfo = target->info;
 		target->routing = ExecSetupPartitionTupleRouting(target->estate, target->relation);
-		target->key_routes = bdr_key_routes(rel, target->relation);
+		target->key_routes = bdr_key_routes(rel, tree);
+		if (passes)
+			bdr_open_routed_leaves(target, tree);
 	}
 	else
 		target->leaf = bdr_make_leaf(target, target->info);
@@ -367,6 +372,8 @@ bdr_close_targets(void)
 		if (target->routing)
 			ExecCleanupTupleRouting(target->mtstate, target->routing);
 		ExecResetTupleTable(target->estate->es_tupleTable, false);
+		for (int i = 0; i < target->nrouted; i++)
+			table_close(target->routed[i].ri_RelationDesc, NoLock);
 		foreach(leaf_cell, target->every_leaf)
 			table_close(((Leaf *) lfirst(leaf_cell))->relation, NoLock);
 		table_close(target->relation, NoLock);
@@ -515,7 +522,7 @@ bdr_host_rel_use(BdrRel *rel, BdrRelationInfo *info)
 			timing.on = bdr_measures_relations && bdr_track_apply_lock_timing;
 			if (timing.on)
 				bdr_timing_start(&timing);
-			bdr_lock_for_apply(rel->oid);
+			(void) bdr_lock_for_apply(rel->oid);
 			bdr_lock_timing_add(&timing, rel->oid);
 			if (rel->valid)
 				break;

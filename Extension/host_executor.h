@@ -100,6 +100,8 @@ typedef struct Target
 	ResultRelInfo *info;
 	ModifyTableState *mtstate;	/* partitioned only */
 	PartitionTupleRouting *routing;
+	ResultRelInfo *routed;		/* partitions opened by us for it */
+	int			nrouted;
 	TupleTableSlot *row;		/* virtual, root's columns */
 	TupleTableSlot *raw;		/* heap tuple, root's columns */
 	Leaf	   *leaf;			/* of a plain table, or the last one used */
@@ -170,7 +172,8 @@ extern void bdr_map_relation(BdrRel *rel);
 
 /* host_leaves.c: partitions, and the index to find rows by */
 extern Leaf *bdr_make_leaf(Target *target, ResultRelInfo *info);
-extern bool bdr_key_routes(BdrRel *rel, Relation root);
+extern bool bdr_key_routes(BdrRel *rel, List *tree);
+extern void bdr_open_routed_leaves(Target *target, List *tree);
 extern void bdr_open_every_leaf(Target *target);
 extern void bdr_choose_key(Target *target, Leaf *leaf);
 extern Leaf *bdr_route_row(Target *target, TupleTableSlot *row, TupleTableSlot **converted, bool to_search);

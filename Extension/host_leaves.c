@@ -2,9 +2,7 @@
  * host_leaves.c: where rows of a table live: the table itself, or its partitions; and the index of one to find rows by.
  */
 #include "host_executor.h"
-#include "rewrite/rewriteHandler.h"
-#include "optimizer/optimizer.h"
-#include "executor/executor.h"
+#include "ddl_locks.h"
 
 #include "access/genam.h"
 #include "access/htup_details.h"
@@ -16,6 +14,9 @@
 #include "catalog/pg_am.h"
 #include "catalog/pg_inherits.h"
 #include "commands/trigger.h"
+#include "executor/executor.h"
+#include "optimizer/optimizer.h"
+#include "rewrite/rewriteHandler.h"
 #include "utils/lsyscache.h"
 #include "utils/partcache.h"
 
@@ -257,9 +258,8 @@ bdr_choose_key(Target *target, Leaf *leaf)
  * looked for in all partitions.
  */
 bool
-bdr_key_routes(BdrRel *rel, Relation root)
+bdr_key_routes(BdrRel *rel, List *tree)
 {
-	List	   *tree = find_all_inheritors(RelationGetRelid(root), RowExclusiveLock, NULL);
 	ListCell   *cell;
 	bool		routes = true;
 
@@ -292,8 +292,31 @@ bdr_key_routes(BdrRel *rel, Relation root)
 		if (!routes)
 			break;
 	}
-	list_free(tree);
 	return routes;
+}
+
+/*
+ * Opens the partitions for tuple routing, which would lock them as a writer does: they are locked by another node, and this
+ * worker passes.
+ */
+void
+bdr_open_routed_leaves(Target *target, List *tree)
+{
+	ListCell   *cell;
+
+	target->routed = palloc0(sizeof(ResultRelInfo) * list_length(tree));
+	foreach(cell, tree)
+	{
+		ResultRelInfo *info = &target->routed[target->nrouted];
+
+		if (get_rel_relkind(lfirst_oid(cell)) != RELKIND_RELATION)
+			continue;
+		InitResultRelInfo(info, table_open(lfirst_oid(cell), NoLock), 1, target->info, 0);
+		target->estate->es_opened_result_relations = lappend(target->estate->es_opened_result_relations, info);
+		target->nrouted++;
+	}
+	target->mtstate->resultRelInfo = target->routed;
+	target->mtstate->mt_nrels = target->nrouted;
 }
 
 /* Every partition that can hold rows, for a search that can't be routed. */
@@ -301,7 +324,8 @@ void
 bdr_open_every_leaf(Target *target)
 {
 	MemoryContext old = MemoryContextSwitchTo(target->estate->es_query_cxt);
-	List	   *tree = find_all_inheritors(RelationGetRelid(target->relation), RowExclusiveLock, NULL);
+	bool		passes;
+	List	   *tree = bdr_lock_partitions_for_apply(RelationGetRelid(target->relation), &passes);
 	ListCell   *cell;
 
 	foreach(cell, tree)
@@ -345,6 +369,7 @@ bdr_route_row(Target *target, TupleTableSlot *row, TupleTableSlot **converted, b
 	{
 		old = MemoryContextSwitchTo(target->estate->es_query_cxt);
 		leaf = bdr_make_leaf(target, info);
+		leaf->own_relation = info >= target->routed && info < target->routed + target->nrouted;
 		MemoryContextSwitchTo(old);
 	}
 	target->leaf = leaf;

@@ -22,6 +22,7 @@ struct BdrConn
 	char	   *buffer;			/* last CopyData, freed by the next receive */
 	bool		external_fd;	/* accounted with AcquireExternalFD */
 	int			timeout;		/* ms that a statement may go without an answer, 0 = any */
+	bool		silent;			/* it has not answered in that time */
 	char		sqlstate[6];
 	char	   *message;		/* malloc'd like the rest: a connection outlives transactions */
 	char	   *detail;
@@ -217,7 +218,7 @@ bdr_host_conn_abandon(BdrConn *conn, const char *sql)
 	bdr_host_conn_close(conn);
 }
 
-/* Waits until a result can be fetched without blocking; NULL when there is no more. */
+/* Waits until a result can be fetched without blocking; NULL when there is no more, or the other side is silent for too long. */
 static PGresult *
 NextResult(BdrConn *conn)
 {
@@ -235,9 +236,10 @@ NextResult(BdrConn *conn)
 		if (!PQisBusy(conn->conn) && flushed == 0)
 			break;
 		if (!WaitSocket(conn->conn, flushed > 0 ? WL_SOCKET_READABLE | WL_SOCKET_WRITEABLE : WL_SOCKET_READABLE, deadline))
-			ereport(ERROR,
-					(errcode(ERRCODE_CONNECTION_FAILURE),
-					 errmsg("the other server has not answered for %d ms", conn->timeout)));
+		{
+			conn->silent = true;
+			return NULL;
+		}
 		if (PQconsumeInput(conn->conn) == 0)
 			break;
 	}
@@ -302,7 +304,15 @@ DrainResults(BdrConn *conn, BdrSqlResult **result)
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
-	if (outcome == BDR_OK && PQstatus(conn->conn) != CONNECTION_OK)
+	if (conn->silent)
+	{
+		char		message[100];
+
+		snprintf(message, sizeof(message), "the other server has not answered for %d ms", conn->timeout);
+		SetFailureText(conn, "08006", message);
+		outcome = BDR_REMOTE_ERROR;
+	}
+	else if (outcome == BDR_OK && PQstatus(conn->conn) != CONNECTION_OK)
 	{
 		SetFailure(conn, NULL);
 		outcome = BDR_REMOTE_ERROR;

@@ -100,7 +100,7 @@ bdr_map_relation(BdrRel *rel)
 		rel->valid = false;		/* look again next time */
 		return;
 	}
-	bdr_lock_for_apply(rel->oid);
+	(void) bdr_lock_for_apply(rel->oid);
 	local = try_relation_open(rel->oid, NoLock);
 	if (local == NULL)
 	{

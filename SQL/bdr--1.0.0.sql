@@ -321,6 +321,7 @@ CREATE TABLE bdr.global_lock (
 	statement text,
 	waiting_for text,
 	blocked_by bigint,
+	blocked_node oid,
 	local_request_time timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
 	last_state_change_time timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp()
 );

@@ -19,16 +19,23 @@ public struct GlobalLockRequest: Equatable, Hashable, Sendable {
     public var node: UInt32
     /// When it was requested, by that node's clock.
     public var time: Int64
-    /// What is locked; requests for different things don't meet.
+    /// What is locked; requests for different things don't meet, unless they are tables that have one in common.
     public var resource: String
+    /// On the voting node: the table with its partitions and children.
+    public var tables: Set<UInt32>
     public var state: State
 
-    public init(id: Int64, node: UInt32, time: Int64, resource: String, state: State) {
+    public init(id: Int64, node: UInt32, time: Int64, resource: String, tables: Set<UInt32> = [], state: State) {
         self.id = id
         self.node = node
         self.time = time
         self.resource = resource
+        self.tables = tables
         self.state = state
+    }
+
+    public func meets(_ other: GlobalLockRequest) -> Bool {
+        self.resource == other.resource || !self.tables.isDisjoint(with: other.tables)
     }
 
     public func isBefore(_ other: GlobalLockRequest) -> Bool {
@@ -42,7 +49,7 @@ public enum GlobalLockVote {
     /// What the same node has confirmed does not: its own transactions are kept apart there, so those are over, and what is
     /// left of them here waits only for their changes, which come before those of the request.
     public static func blocker(of request: GlobalLockRequest, among all: [GlobalLockRequest]) -> GlobalLockRequest? {
-        let others = all.filter { $0.resource == request.resource && $0.id != request.id }
+        let others = all.filter { $0.meets(request) && $0.id != request.id }
         if let holder = others.first(where: {
             $0.state == .granted || ($0.state == .confirmed && $0.node != request.node)
         }) {
@@ -119,5 +126,82 @@ public struct GlobalLockPoll: Equatable, Hashable, Sendable {
             return .startOver
         }
         return .confirm(self.members.filter { self.answers[$0] == .granted })
+    }
+}
+
+/// The chain of those that a transaction waits for, over several nodes: does it lead back to it?
+public struct GlobalLockWalk {
+    /// A lock that is waited for, and a node that can say who stands in the way of it.
+    public struct Step: Hashable, Sendable {
+        public var lock: Int64
+        public var node: UInt32
+
+        public init(lock: Int64, node: UInt32) {
+            self.lock = lock
+            self.node = node
+        }
+    }
+
+    private struct Path {
+        var nodes: [UInt32]
+        var isOwnYoungest: Bool
+    }
+
+    /// More than so many are not looked at.
+    private static let limit = 100
+
+    private let own: Int64
+    private let held: Set<Int64>
+    private let node: UInt32
+    private let time: Int64
+    private var paths: [Step: Path] = [:]
+    private var pending: [Step] = []
+    /// The nodes of a circle in which the own request is the youngest, so that it has to give in.
+    public private(set) var circle: [UInt32]?
+
+    /// - Parameters:
+    ///   - own: number of the request that waits.
+    ///   - held: locks that its transaction has.
+    ///   - node, time: where and when it was made.
+    public init(own: Int64, held: [Int64], node: UInt32, time: Int64) {
+        self.own = own
+        self.held = Set(held)
+        self.node = node
+        self.time = time
+    }
+
+    public mutating func begin(at step: Step) {
+        self.paths[step] = Path(nodes: [self.node], isOwnYoungest: true)
+        self.pending = [step]
+    }
+
+    public mutating func next() -> Step? { self.pending.popLast() }
+
+    /// At a step there is a request of that node, which waits itself.
+    public mutating func note(request: Int64, time: Int64, of step: Step, waitsFor further: Step?) {
+        guard var path = self.paths[step] else {
+            return
+        }
+        guard request != self.own else {
+            self.close(path)
+            return
+        }
+        path.isOwnYoungest = path.isOwnYoungest && (time, step.node, request) < (self.time, self.node, self.own)
+        path.nodes.append(step.node)
+        guard let further else {
+            return
+        }
+        if self.held.contains(further.lock) {
+            self.close(path)
+        } else if self.paths[further] == nil && self.paths.count < Self.limit {
+            self.paths[further] = path
+            self.pending.append(further)
+        }
+    }
+
+    private mutating func close(_ path: Path) {
+        if path.isOwnYoungest {
+            self.circle = Set(path.nodes).sorted()
+        }
     }
 }

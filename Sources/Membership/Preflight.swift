@@ -33,7 +33,7 @@ public struct ServerSettings: Equatable, Sendable {
     public var isBdrSuperuser: Bool
     /// How many peers the node will have; 0 counts as 1, as a node alone waits for one.
     public var peers: Int
-    /// Apply writers per peer.
+    /// Transactions in progress that are applied at a time, for each peer (`bdr.writers_per_subscription`).
     public var writers: Int
 
     public init(
@@ -41,7 +41,7 @@ public struct ServerSettings: Equatable, Sendable {
         trackCommitTimestamp: Bool, preloadLibraries: [String], outputPluginLibraries: String?,
         maxReplicationSlots: Int, usedSlots: Int, maxReplicationOrigins: Int? = nil, usedOrigins: Int = 0,
         maxWalSenders: Int, usedWalSenders: Int, maxWorkerProcesses: Int, isSuperuser: Bool, isReplicationRole: Bool,
-        isBdrSuperuser: Bool, peers: Int, writers: Int = 1
+        isBdrSuperuser: Bool, peers: Int, writers: Int = 2
     ) {
         self.databaseName = databaseName
         self.serverVersionNum = serverVersionNum
@@ -281,10 +281,20 @@ private func advisedSlots(_ settings: ServerSettings) -> Int {
     2 * counts(settings).peers + 1
 }
 
-/// One for every writer.
-private func advisedOrigins(_ settings: ServerSettings) -> Int {
-    let (peers, writers) = counts(settings)
-    return peers * writers
+/// The background workers of a node, among which are all roles of bdr_host.h.
+enum NodeWorkers {
+    /// Those that last, or that something waits for without: the supervisor of the server, the manager, for each peer one that
+    /// applies and one that keeps its global locks, in groups of three and more nodes the one that serves the group, and one that
+    /// joins or parts, or gets ranges of sequences.
+    static func needed(peers: Int) -> Int {
+        2 + 2 * peers + (peers > 1 ? 1 : 0) + 1
+    }
+
+    /// So that these two need not wait for one another, in groups of three and more nodes what a dead one has sent to others can
+    /// be fetched at the same time, and large transactions are applied before they end.
+    static func advised(peers: Int, writers: Int) -> Int {
+        self.needed(peers: peers) + 1 + (peers > 1 ? 1 : 0) + peers * writers
+    }
 }
 
 private func checkSlots(_ settings: ServerSettings) -> SettingCheck {
@@ -294,14 +304,14 @@ private func checkSlots(_ settings: ServerSettings) -> SettingCheck {
         setting: "max_replication_slots", limit: settings.maxReplicationSlots, used: settings.usedSlots,
         needed: counts(settings).peers + 1, advised: advisedSlots(settings), what: "the node",
         floor: settings.maxReplicationOrigins == nil
-            ? bounded(settings.usedOrigins) + advisedOrigins(settings) : 0)
+            ? bounded(settings.usedOrigins) + counts(settings).peers : 0)
 }
 
 private func checkOrigins(_ settings: ServerSettings) -> SettingCheck {
     checkCapacity(
         setting: settings.maxReplicationOrigins == nil ? "max_replication_slots" : "max_active_replication_origins",
         limit: settings.maxReplicationOrigins ?? settings.maxReplicationSlots, used: settings.usedOrigins,
-        needed: counts(settings).peers, advised: advisedOrigins(settings), what: "tracking the progress of peers",
+        needed: counts(settings).peers, advised: counts(settings).peers, what: "tracking the progress of peers",
         name: "replication origins",
         floor: settings.maxReplicationOrigins == nil
             ? bounded(settings.usedSlots) + advisedSlots(settings) : 0)
@@ -315,13 +325,11 @@ private func checkSenders(_ settings: ServerSettings) -> SettingCheck {
 }
 
 private func checkWorkers(_ settings: ServerSettings) -> SettingCheck {
-    // Needed: the supervisor, the manager, one apply worker for every peer, and in groups of three and more nodes the one that
-    // serves the group. Advised: one for the server, one for the
-    // database, four for the node, one for every peer and one for each of its writers. How many others use can't be told.
+    // how many others use can't be told
     let (peers, writers) = counts(settings)
     return checkCapacity(
-        setting: "max_worker_processes", limit: settings.maxWorkerProcesses, used: 0, needed: (peers > 1 ? 3 : 2) + peers,
-        advised: 6 + peers + peers * writers, what: "the node")
+        setting: "max_worker_processes", limit: settings.maxWorkerProcesses, used: 0,
+        needed: NodeWorkers.needed(peers: peers), advised: NodeWorkers.advised(peers: peers, writers: writers), what: "the node")
 }
 
 private func checkRole(_ settings: ServerSettings) -> SettingCheck {

@@ -19,7 +19,7 @@ public enum ServerQuestion {
                r.rolsuper, r.rolreplication,
                COALESCE((SELECT pg_catalog.pg_has_role(r.oid, b.oid, 'USAGE')
                            FROM pg_catalog.pg_roles b WHERE b.rolname = 'bdr_superuser'), false),
-               r.rolname
+               r.rolname, pg_catalog.current_setting('bdr.writers_per_subscription', true)
           FROM pg_catalog.pg_database d, pg_catalog.pg_roles r
          WHERE d.datname = pg_catalog.current_database() AND r.rolname = current_user
         """
@@ -41,7 +41,8 @@ public enum ServerQuestion {
             outputPluginLibraries: column(7), maxReplicationSlots: number(8), usedSlots: number(9),
             maxReplicationOrigins: column(10).flatMap { Int($0) }, usedOrigins: number(11), maxWalSenders: number(12),
             usedWalSenders: number(13), maxWorkerProcesses: number(14), isSuperuser: flag(15),
-            isReplicationRole: flag(16), isBdrSuperuser: flag(17), peers: peers)
+            isReplicationRole: flag(16), isBdrSuperuser: flag(17), peers: peers,
+            writers: column(19).flatMap { Int($0) } ?? 2)
         return (settings, text(18))
     }
 

@@ -226,3 +226,93 @@ func nodesThatCantReachOneAnother(cut: [[UInt32]]) {
     other.resource = "dml public.t"
     #expect(GlobalLockVote.blocker(of: late, among: [late, other]) == nil)
 }
+
+/// Requests that wait for one another, over several nodes.
+@Suite struct GlobalLockWalkTests {
+    /// Node n, at time n unless said otherwise, has lock 10n and wants, with request 10n + 1, the lock of another one.
+    private static func gives(_ own: UInt32, _ waits: [UInt32: UInt32], times: [UInt32: Int64] = [:]) -> [UInt32]? {
+        func time(_ node: UInt32) -> Int64 { times[node] ?? Int64(node) }
+        func step(_ node: UInt32) -> GlobalLockWalk.Step { .init(lock: Int64(node) * 10, node: node) }
+        guard let first = waits[own] else {
+            return nil
+        }
+        var walk = GlobalLockWalk(own: Int64(own) * 10 + 1, held: [Int64(own) * 10], node: own, time: time(own))
+        walk.begin(at: step(first))
+        var steps = 0
+        while let next = walk.next() {
+            steps += 1
+            #expect(steps < 20)
+            if let further = waits[next.node] {
+                walk.note(request: Int64(next.node) * 10 + 1, time: time(next.node), of: next, waitsFor: step(further))
+            }
+        }
+        return walk.circle
+    }
+
+    /// Exactly one of a circle gives in, whoever asked last.
+    @Test(arguments: 2...6) func circles(size: Int) {
+        for last in 1...UInt32(size) {
+            let waits = Dictionary(uniqueKeysWithValues: (1...UInt32(size)).map { ($0, $0 % UInt32(size) + 1) })
+            let giving = (1...UInt32(size)).filter { Self.gives($0, waits, times: [last: 100]) != nil }
+            #expect(giving == [last])
+            #expect(Self.gives(last, waits, times: [last: 100]) == Array(1...UInt32(size)))
+        }
+    }
+
+    @Test func sameTime() {
+        let times: [UInt32: Int64] = [1: 5, 2: 5, 3: 5]
+        #expect((1...3).filter { Self.gives($0, [1: 2, 2: 3, 3: 1], times: times) != nil } == [3])
+    }
+
+    /// Who waits for a circle without being part of it does not give in, nor does a chain that ends.
+    @Test func noCircle() {
+        #expect(Self.gives(9, [9: 1, 1: 2, 2: 1]) == nil)
+        #expect((1...4).allSatisfy { Self.gives($0, [1: 2, 2: 3, 3: 4]) == nil })
+        #expect(Self.gives(4, [4: 1]) == nil)
+    }
+
+    /// The way back may lead to a session of the own node that waits for this transaction.
+    @Test func throughTheOwnRequest() {
+        var walk = GlobalLockWalk(own: 11, held: [], node: 1, time: 9)
+        walk.begin(at: .init(lock: 11, node: 2))
+        #expect(walk.next() == .init(lock: 11, node: 2))
+        walk.note(request: 21, time: 3, of: .init(lock: 11, node: 2), waitsFor: .init(lock: 21, node: 1))
+        #expect(walk.next() == .init(lock: 21, node: 1))
+        walk.note(request: 11, time: 9, of: .init(lock: 21, node: 1), waitsFor: .init(lock: 11, node: 2))
+        #expect(walk.circle == [1, 2])
+    }
+
+    @Test func manySteps() {
+        var walk = GlobalLockWalk(own: 1, held: [], node: 1, time: 1)
+        walk.begin(at: .init(lock: 2, node: 2))
+        var steps = 0
+        var number: Int64 = 10
+        while let step = walk.next() {
+            steps += 1
+            for _ in 0..<3 {
+                number += 1
+                walk.note(request: -number, time: 0, of: step, waitsFor: .init(lock: number, node: 2))
+            }
+            guard steps < 1000 else {
+                break
+            }
+        }
+        #expect(steps == 100)
+    }
+}
+
+@Suite struct GlobalLockTableTests {
+    private static func request(_ id: Int64, _ name: String, _ tables: Set<UInt32>) -> GlobalLockRequest {
+        GlobalLockRequest(id: id, node: UInt32(id), time: id, resource: name, tables: tables, state: id == 1 ? .confirmed : .waiting)
+    }
+
+    @Test func partitions() {
+        let root = Self.request(1, "root", [1, 2, 3])
+        for (other, meets) in [
+            (Self.request(2, "leaf", [3]), true), (Self.request(2, "other", [4]), false), (Self.request(2, "root", []), true),
+            (Self.request(2, "unknown", []), false), (Self.request(2, "above", [0, 1, 2, 3]), true),
+        ] {
+            #expect((GlobalLockVote.blocker(of: other, among: [root, other]) != nil) == meets)
+        }
+    }
+}

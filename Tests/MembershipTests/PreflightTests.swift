@@ -161,14 +161,13 @@ import Testing
     @Test func originsSince18() throws {
         let check = try Self.check("replication origins") {
             $0.maxReplicationOrigins = 2
-            $0.usedOrigins = 1
+            $0.usedOrigins = 2
             $0.writers = 2
-            $0.maxWorkerProcesses = 20
         }
-        #expect(check.status == .warning)
+        #expect(check.status == .error)
         #expect(
-            check.detail == "max_active_replication_origins is 2, of which 1 are in use; tracking the progress of "
-                + "peers needs 1 and may use 2.")
+            check.detail == "max_active_replication_origins is 2, of which 2 are in use; tracking the progress of "
+                + "peers needs 1.")
         #expect(check.hint == "ALTER SYSTEM SET max_active_replication_origins = 3; then restart the server.")
     }
 
@@ -198,10 +197,15 @@ import Testing
     }
 
     @Test(
-        arguments: [(8, CheckStatus.ok, nil), (7, .warning, 8), (3, .warning, 8), (2, .error, 8), (0, .error, 8)]
-            as [(Int, CheckStatus, Int?)])
-    func workers(limit: Int, status: CheckStatus, value: Int?) throws {
-        let check = try Self.check("max_worker_processes") { $0.maxWorkerProcesses = limit }
+        arguments: [
+            (1, 8, CheckStatus.ok, nil), (1, 7, .warning, 8), (1, 5, .warning, 8), (1, 4, .error, 8), (1, 0, .error, 8),
+            (2, 14, .ok, nil), (2, 8, .warning, 14), (2, 7, .error, 14), (4, 22, .ok, nil), (4, 21, .warning, 22),
+        ] as [(Int, Int, CheckStatus, Int?)])
+    func workers(peers: Int, limit: Int, status: CheckStatus, value: Int?) throws {
+        let check = try Self.check("max_worker_processes") {
+            $0.maxWorkerProcesses = limit
+            $0.peers = peers
+        }
         #expect(check.status == status)
         #expect(check.hint == value.map { "ALTER SYSTEM SET max_worker_processes = \($0); then restart the server." })
     }

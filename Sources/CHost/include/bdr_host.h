@@ -270,14 +270,17 @@ int32_t bdr_host_ddl(const BdrDdl *ddl, const uint8_t *content, size_t length);
  * votes; and, with a number of their own each, transactions of this node that want the same lock. */
 enum { BDR_TOKEN_HOLDER = 1, BDR_TOKEN_SESSION = 2, BDR_TOKEN_VOTE = 3, BDR_TOKEN_DDL = 4, BDR_TOKEN_TABLE = 5,
 	   BDR_TOKEN_KEY = 6, BDR_TOKEN_PAIR = 7 };
-/* Waits for it. SESSION: until the session ends, others until the whole transaction does. */
+/* SESSION: until the session ends; BDR_LOCK_NOT_YET if another one has it. Others are waited for, and last until the whole
+ * transaction ends. */
 int32_t bdr_host_token_take(int32_t kind, int64_t id);
+/* Of this transaction, before its end. */
+int32_t bdr_host_token_release(int32_t kind, int64_t id);
 int32_t bdr_host_token_taken(int32_t kind, int64_t id, bool *taken);
 
 enum { BDR_LOCK_DDL = 1, BDR_LOCK_DML = 2, BDR_LOCK_ADVISORY = 3 };
 
 typedef struct BdrLockRequest {
-	int64_t id;
+	int64_t id;					/* another one when it was got with a later attempt */
 	int32_t kind;
 	uint32_t relid;				/* DML */
 	const char *schema;
@@ -293,9 +296,10 @@ enum { BDR_LOCK_NOT_YET = 1, BDR_LOCK_NO_TABLE = 2 };
 /* In a lock worker, outside of transactions. Locks a table against all but readers, and the apply workers, with a deadline. */
 int32_t bdr_host_lock_worker_begin(void);
 int32_t bdr_host_table_lock(const char *schema, const char *name, uint32_t origin, int32_t wait_ms, uint32_t *relid);
-/* BDR_LOCK_NOT_YET while apply workers write in spite of it. */
-int32_t bdr_host_table_unlock(uint32_t relid);
-/* ---- writers of an apply worker (stream_writer.c) ----------------------------------------------------- */
+/* BDR_LOCK_NOT_YET while apply workers write in spite of it. locked: whether it was locked, or only waited for. */
+int32_t bdr_host_table_unlock(uint32_t relid, bool locked);
+
+/* ---- writers of an apply worker (stream_writer.c) -------------------------------------------------------------- */
 
 typedef struct BdrWriter BdrWriter;
 

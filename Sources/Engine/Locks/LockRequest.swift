@@ -5,14 +5,16 @@ internal import CHost
 internal import Membership
 
 @c(bdr_engine_lock_acquire)
-public func bdrEngineLockAcquire(_ request: UnsafeRawPointer?) -> Int32 {
+public func bdrEngineLockAcquire(_ request: UnsafeMutableRawPointer?) -> Int32 {
     entry {
-        guard let request = request?.assumingMemoryBound(to: BdrLockRequest.self).pointee, let kind = LockKind(rawValue: request.kind) else {
+        guard let request = request?.assumingMemoryBound(to: BdrLockRequest.self), let kind = LockKind(rawValue: request.pointee.kind)
+        else {
             throw BdrError(SQLSTATE.internalError, "a request for a lock of no kind")
         }
-        var acquisition = try LockAcquisition(request, kind)
+        var acquisition = try LockAcquisition(request.pointee, kind)
         do {
             try acquisition.run()
+            request.pointee.id = acquisition.id
         } catch {
             sessions.giveBack(acquisition.id)
             throw error
@@ -76,7 +78,8 @@ private struct LockAcquisition {
         var dsn: String
     }
 
-    let id: Int64
+    /// A number of its own for each attempt: what an earlier one has sent may arrive late, over a connection that was given up.
+    private(set) var id: Int64
     private let kind: LockKind
     private var request: LockVotes.Request
     private let local: LocalNode
@@ -86,8 +89,6 @@ private struct LockAcquisition {
     /// Why nodes did not give their vote, by node.
     private var reasons: [UInt32: String] = [:]
     private var notedFor: String?
-    /// The node that has what is waited for.
-    private var blocker: UInt32?
     private var lookedAt = bdr_host_now()
     /// Positions that this node has to reach first.
     private var epochs: [UInt32: UInt64] = [:]
@@ -108,11 +109,39 @@ private struct LockAcquisition {
     mutating func run() throws {
         while true {
             try self.readMembers()
-            if try self.collect() {
-                return
+            do {
+                if try self.collect() {
+                    return
+                }
+                sessions.giveBack(self.id)
+                try self.renumber()
+                try self.show(self.reasons.keys.sorted())
+                try self.pause(500)
+            } catch is MembersChanged {
+                sessions.giveBack(self.id)
+                try self.renumber()
             }
-            sessions.giveBack(self.id)
-            try self.pause(500)
+        }
+    }
+
+    private mutating func renumber() throws {
+        try host(bdr_host_token_release(Int32(BDR_TOKEN_HOLDER), self.id))
+        repeat {
+            self.id = Int64(truncatingIfNeeded: UInt64(bdr_host_random()) << 31 ^ UInt64(bdr_host_random())) & Int64.max
+        } while self.id == 0
+        try host(bdr_host_token_take(Int32(BDR_TOKEN_HOLDER), self.id))
+        self.request.id = String(self.id)
+        self.request.blockedBy = nil
+        self.request.blockedNode = nil
+        self.notedFor = nil
+    }
+
+    /// Nodes have joined or left since the first one was asked, so that other votes are needed.
+    private struct MembersChanged: Error {}
+
+    private func requireSameMembers() throws {
+        guard try LockVotes.activeMembers() == self.request.members else {
+            throw MembersChanged()
         }
     }
 
@@ -174,8 +203,8 @@ private struct LockAcquisition {
                 }
                 self.reasons[node] = answer[0, 1] ?? "another lock"
                 self.request.blockedBy = answer[0, 3]
-                self.blocker = answer[0, 4].flatMap { UInt32($0) }
-                try self.show(poll)
+                self.request.blockedNode = answer[0, 4]
+                try self.show(poll.missing)
                 try self.pause(wait)
                 wait = min(wait * 2, 50)
             }
@@ -219,18 +248,20 @@ private struct LockAcquisition {
                 self.reasons = [
                     self.local.id: "has not yet applied what node \"\(self.members[node]?.name ?? String(node))\" ran before"
                 ]
+                // one that has left may have taken it along
+                try self.requireSameMembers()
                 try self.pause(10)
             }
         }
     }
 
     /// For the views of this node, once it takes longer.
-    private mutating func show(_ poll: GlobalLockPoll) throws {
+    private mutating func show(_ missing: [UInt32]) throws {
         guard bdr_host_now() &- self.begin > 100_000 else {
             return
         }
-        let waitingFor = poll.missing.compactMap { self.members[$0]?.name }.joined(separator: ", ")
-        let note = waitingFor + "|" + (self.request.blockedBy ?? "")
+        let waitingFor = missing.compactMap { self.members[$0]?.name }.joined(separator: ", ")
+        let note = "\(waitingFor)|\(self.request.blockedBy ?? "")|\(self.request.blockedNode ?? "")"
         guard note != self.notedFor else {
             return
         }
@@ -248,6 +279,7 @@ private struct LockAcquisition {
         let now = bdr_host_now()
         if now &- self.lookedAt > 1_000_000 {
             self.lookedAt = now
+            try self.requireSameMembers()
             try self.requireNoneWaitsForUs()
             try self.requireNoCircle()
         }
@@ -268,7 +300,11 @@ private struct LockAcquisition {
             var info = BdrWorkerInfo()
             try host(bdr_host_worker_info(Int32(BDR_ROLE_APPLY), node, &info))
             guard info.running != 0, try SQL.query(
-                "SELECT pg_catalog.pg_backend_pid() = ANY (pg_catalog.pg_blocking_pids($1::pg_catalog.int4))", [String(info.pid)]
+                // it is in the lock group of another process, for which this transaction may be in the way, too
+                """
+                SELECT pg_catalog.pg_backend_pid() = ANY (pg_catalog.pg_blocking_pids($1::pg_catalog.int4))
+                       AND EXISTS (SELECT FROM pg_catalog.pg_locks WHERE pid = $1::pg_catalog.int4 AND NOT granted)
+                """, [String(info.pid)]
             )[0, 0] == "t"
             else {
                 continue
@@ -282,30 +318,48 @@ private struct LockAcquisition {
         }
     }
 
-    /// Two transactions of two nodes can each have a lock that the other one wants. The later request gives in.
+    /// Transactions of several nodes can wait for one another in a circle, which no server sees. Each follows the chain of those
+    /// that it waits for; the one that asked last gives in.
     private func requireNoCircle() throws {
-        let own = sessions.others(than: self.id).map { String($0) }
-        guard !own.isEmpty, let lock = self.request.blockedBy, let node = self.blocker, node != self.local.id,
-            let member = self.members[node]
-        else {
+        guard let lock = self.request.blockedBy, let node = self.request.blockedNode.flatMap({ UInt32($0) }) else {
             return
         }
+        var walk = GlobalLockWalk(own: self.id, held: sessions.others(than: self.id), node: self.local.id, time: self.begin)
+        guard let first = Int64(lock) else {
+            return
+        }
+        walk.begin(at: GlobalLockWalk.Step(lock: first, node: node))
+        var connections: [UInt32: Connection] = [:]
+        defer { connections.values.forEach { $0.close() } }
         do {
-            let connection = try Connection(dsn: member.dsn, timeout: 2000)
-            defer { connection.close() }
-            bdr_host_conn_set_timeout(connection.raw, 2000)
-            let answer = try PeerCall.globalLockWaits.ask(connection, [lock])
-            for row in 0..<answer.count {
-                guard let wanted = answer[row, 0], own.contains(wanted), let time = answer[row, 1].flatMap({ Int64($0) }),
-                    (time, node) < (self.begin, self.local.id)
-                else {
+            while let step = walk.next() {
+                guard let member = self.members[step.node] else {
                     continue
                 }
+                let connection = try connections[step.node] ?? Connection(dsn: member.dsn, timeout: 2000)
+                connections[step.node] = connection
+                bdr_host_conn_set_timeout(connection.raw, 2000)
+                let answer = try PeerCall.globalLockWaits.ask(connection, [String(step.lock)])
+                for row in 0..<answer.count {
+                    guard let request = answer[row, 0].flatMap({ Int64($0) }), let time = answer[row, 1].flatMap({ Int64($0) }) else {
+                        continue
+                    }
+                    var further: GlobalLockWalk.Step?
+                    if let lock = answer[row, 2].flatMap({ Int64($0) }), let node = answer[row, 3].flatMap({ UInt32($0) }) {
+                        further = GlobalLockWalk.Step(lock: lock, node: node)
+                    }
+                    walk.note(request: request, time: time, of: step, waitsFor: further)
+                }
+                guard let circle = walk.circle else {
+                    continue
+                }
+                let names = circle.map { "\"\(self.members[$0]?.name ?? String($0))\"" }.joined(separator: ", ")
                 throw BdrError(
                     "40P01", "deadlock detected",
-                    detail: "This transaction waits for \(self.what), which node \"\(member.name)\" has; a transaction there waits for a "
-                        + "global lock that this one has.",
-                    hint: "Take global locks in the same order everywhere, or run DDL before other global locks are taken.")
+                    detail: "This transaction waits for \(self.what); transactions of nodes \(names) wait for one another in a "
+                        + "circle, of which this one asked last.",
+                    hint: "Roll back and try again. Take global locks in the same order everywhere, and before anything else: "
+                        + "SELECT bdr.global_lock_table('...');")
             }
         } catch is RemoteError {
             // the wait goes on

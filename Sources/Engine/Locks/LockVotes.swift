@@ -29,8 +29,10 @@ enum LockVotes {
         var statement: String?
         var waitingFor: String?
         var members: String
-        /// The lock that is waited for, if one is known.
+        /// The lock that is waited for, if one is known, and the node that has it. The own one, while sessions of a node keep
+        /// that from locking the table.
         var blockedBy: String?
+        var blockedNode: String?
 
         init(_ arguments: [String?]) throws {
             func required(_ number: Int) throws -> String {
@@ -53,12 +55,13 @@ enum LockVotes {
             self.waitingFor = optional(10)
             self.members = try required(11)
             self.blockedBy = optional(12)
+            self.blockedNode = optional(13)
         }
 
         var arguments: [String?] {
             [
                 self.id, self.node, self.kind, self.schema, self.relation, self.key, self.keyIsPair, self.time, self.pid,
-                self.statement, self.waitingFor, self.members, self.blockedBy,
+                self.statement, self.waitingFor, self.members, self.blockedBy, self.blockedNode,
             ]
         }
     }
@@ -96,8 +99,9 @@ enum LockVotes {
         try self.insert(request, state: "asking")
         try SQL.query(
             """
-            UPDATE bdr.global_lock SET waiting_for = $2, blocked_by = $3::pg_catalog.int8 WHERE lock_id = $1::pg_catalog.int8
-            """, [request.id, request.waitingFor, request.blockedBy])
+            UPDATE bdr.global_lock SET waiting_for = $2, blocked_by = $3::pg_catalog.int8, blocked_node = $4::pg_catalog.oid
+             WHERE lock_id = $1::pg_catalog.int8
+            """, [request.id, request.waitingFor, request.blockedBy, request.blockedNode])
         return try PeerCall.nothing()
     }
 
@@ -116,8 +120,9 @@ enum LockVotes {
             return try self.answer("waiting", "a node that joins or leaves the group", nil)
         }
         try self.removeDead(except: id)
-        if node != local.id {
-            try host(bdr_host_token_take(Int32(BDR_TOKEN_SESSION), id))
+        // Not waited for: who has it would not let go, and nobody could vote here meanwhile.
+        if node != local.id, try host(bdr_host_token_take(Int32(BDR_TOKEN_SESSION), id)) != BDR_OK {
+            return try self.answer("waiting", "another session, which has asked for the same", nil)
         }
         try self.insert(request, state: "waiting")
         if node == local.id {
@@ -133,7 +138,7 @@ enum LockVotes {
         }
         if own.state == .waiting {
             if let blocker = GlobalLockVote.blocker(of: own, among: all) {
-                return try self.answer("waiting", self.describe(blocker), nil, blocker)
+                return try self.answer("waiting", self.describe(blocker), nil, (String(blocker.id), String(blocker.node)))
             }
             let isReady = kind != .dml || node == local.id
             try SQL.query(
@@ -147,32 +152,62 @@ enum LockVotes {
             "SELECT ready, stage, waiting_for FROM bdr.global_lock WHERE lock_id = $1::pg_catalog.int8", [request.id])
         guard row[0, 0] == "t" else {
             try host(bdr_host_worker_wake(Int32(BDR_ROLE_LOCK), node))
-            let reason = row[0, 1] == "drain"
-                ? "its changes have yet to be applied by \(row[0, 2] ?? "others")"
-                : "transactions that use the table have to end there"
-            return try self.answer("waiting", reason, nil)
+            if row[0, 1] == "drain" {
+                return try self.answer("waiting", "its changes have yet to be applied by \(row[0, 2] ?? "others")", nil)
+            }
+            return try self.answer(
+                "waiting", "transactions that use the table have to end there", nil, (request.id, String(local.id)))
         }
         return try self.answer("granted", nil, self.epochs(except: request.node))
     }
 
     private static func answer(
-        _ state: String, _ reason: String?, _ epochs: String?, _ blocker: GlobalLockRequest? = nil
+        _ state: String, _ reason: String?, _ epochs: String?, _ blocker: (id: String, node: String)? = nil
     ) throws -> Rows {
-        try SQL.query(
-            "SELECT $1, $2, $3, $4, $5",
-            [state, reason, epochs, blocker.map { String($0.id) }, blocker.map { String($0.node) }])
+        try SQL.query("SELECT $1, $2, $3, $4, $5", [state, reason, epochs, blocker?.id, blocker?.node])
     }
 
-    /// On the node that has a lock: what its transaction waits for, and since when; no row if for nothing.
+    /// Requests for global locks of sessions of this node that stand in the way of a lock: since when they wait, for which one,
+    /// and the node that has that. Of a lock of this node it is the session that has or wants it, of another one's those that
+    /// keep this node from locking the table. Sessions that these wait for here count, too.
     static func waits(_ id: String) throws -> Rows {
-        try SQL.query(
+        let row = try SQL.query(
             """
-            SELECT w.blocked_by,
-                   (EXTRACT(epoch FROM w.request_time - pg_catalog.timestamptz '2000-01-01 00:00:00+00') * 1000000)::pg_catalog.int8
-              FROM bdr.global_lock h JOIN bdr.global_lock w ON w.pid = h.pid AND w.lock_id <> h.lock_id
-             WHERE h.lock_id = $1::pg_catalog.int8 AND h.origin_node_id = (SELECT node_id FROM bdr.local_node)
-               AND w.origin_node_id = h.origin_node_id AND w.lock_state IN ('asking', 'waiting') AND w.blocked_by IS NOT NULL
+            SELECT g.origin_node_id, g.origin_node_id = l.node_id, g.pid FROM bdr.global_lock g CROSS JOIN bdr.local_node l
+             WHERE g.lock_id = $1::pg_catalog.int8
             """, [id])
+        guard let origin = row[0, 0].flatMap({ UInt32($0) }) else {
+            return try SQL.query("SELECT NULL::pg_catalog.int8 WHERE false")
+        }
+        var first = "NULL::pg_catalog.int4"
+        var pid = row[0, 2]
+        if row[0, 1] == "t" {
+            first = "$1::pg_catalog.int4"
+        } else {
+            var info = BdrWorkerInfo()
+            try host(bdr_host_worker_info(Int32(BDR_ROLE_LOCK), origin, &info))
+            if info.running != 0 {
+                first = "pg_catalog.unnest(pg_catalog.pg_blocking_pids($1::pg_catalog.int4))"
+                pid = String(info.pid)
+            } else {
+                pid = nil
+            }
+        }
+        guard let pid else {
+            return try SQL.query("SELECT NULL::pg_catalog.int8 WHERE false")
+        }
+        return try SQL.query(
+            """
+            WITH RECURSIVE reached (pid) AS (
+                SELECT \(first)
+                UNION SELECT b.pid FROM reached r CROSS JOIN pg_catalog.unnest(pg_catalog.pg_blocking_pids(r.pid)) AS b (pid))
+            SELECT w.lock_id,
+                   (EXTRACT(epoch FROM w.request_time - pg_catalog.timestamptz '2000-01-01 00:00:00+00') * 1000000)::pg_catalog.int8,
+                   w.blocked_by, w.blocked_node
+              FROM bdr.global_lock w JOIN reached r ON r.pid = w.pid
+             WHERE w.origin_node_id = (SELECT node_id FROM bdr.local_node) AND w.lock_state <> 'confirmed'
+               AND w.blocked_by IS NOT NULL
+            """, [pid])
     }
 
     /// The vote will survive this session.
@@ -180,7 +215,7 @@ enum LockVotes {
         try host(bdr_host_token_take(Int32(BDR_TOKEN_VOTE), 0))
         return try SQL.query(
             """
-            UPDATE bdr.global_lock SET lock_state = 'confirmed', waiting_for = NULL,
+            UPDATE bdr.global_lock SET lock_state = 'confirmed', waiting_for = NULL, blocked_by = NULL, blocked_node = NULL,
                    last_state_change_time = pg_catalog.clock_timestamp()
              WHERE lock_id = $1::pg_catalog.int8 AND lock_state IN ('granted', 'confirmed') RETURNING 't'
             """, [id])
@@ -226,9 +261,15 @@ enum LockVotes {
             SELECT lock_id, origin_node_id,
                    (EXTRACT(epoch FROM request_time) * 1000000)::pg_catalog.int8, lock_state,
                    pg_catalog.concat_ws(' ', lock_type, pg_catalog.quote_ident(nspname), pg_catalog.quote_ident(relname),
-                                        key1, key2, key_is_bigint)
-              FROM bdr.global_lock
-            """)
+                                        key1, key2, key_is_bigint),
+                   CASE WHEN lock_type = $1::pg_catalog.oid AND (SELECT pg_catalog.count(*) FROM bdr.global_lock) > 1 THEN (
+                       WITH RECURSIVE tree (relid) AS (
+                           SELECT c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+                            WHERE n.nspname = g.nspname AND c.relname = g.relname
+                           UNION SELECT i.inhrelid FROM tree t JOIN pg_catalog.pg_inherits i ON i.inhparent = t.relid)
+                       SELECT pg_catalog.string_agg(relid::pg_catalog.text, ' ') FROM tree) END
+              FROM bdr.global_lock g
+            """, [String(LockKind.dml.rawValue)])
         return (0..<rows.count).compactMap { row in
             guard let id = rows[row, 0].flatMap({ Int64($0) }), let node = rows[row, 1].flatMap({ UInt32($0) }),
                 let time = rows[row, 2].flatMap({ Int64($0) }),
@@ -236,7 +277,8 @@ enum LockVotes {
             else {
                 return nil
             }
-            return GlobalLockRequest(id: id, node: node, time: time, resource: resource, state: state)
+            let tables = Set((rows[row, 5] ?? "").split(separator: " ").compactMap { UInt32($0) })
+            return GlobalLockRequest(id: id, node: node, time: time, resource: resource, tables: tables, state: state)
         }
     }
 
@@ -384,8 +426,7 @@ enum LockVotes {
             SELECT DISTINCT origin_node_id FROM bdr.global_lock
              WHERE origin_node_id <> (SELECT node_id FROM bdr.local_node)
                AND (lock_type = $1::pg_catalog.oid AND lock_state IN ('granted', 'confirmed')
-                    OR lock_state = 'confirmed'
-                       AND last_state_change_time < pg_catalog.clock_timestamp() - pg_catalog.interval '3 seconds')
+                    OR last_state_change_time < pg_catalog.clock_timestamp() - pg_catalog.interval '3 seconds')
             """, [String(LockKind.dml.rawValue)])
         return Set((0..<rows.count).compactMap { rows[$0, 0].flatMap { UInt32($0) } })
     }

@@ -21,7 +21,7 @@ private struct LockWorker {
         var kind: LockKind
         var schema: String
         var relation: String
-        var isConfirmed: Bool
+        var state: String
         var isReady: Bool
         var stage: String?
         var drainLSN: String?
@@ -48,12 +48,13 @@ private struct LockWorker {
                 return
             }
             try self.letGo(rows)
-            for row in rows where row.kind == .dml {
+            let tables = rows.filter { $0.kind == .dml && ($0.state == "granted" || $0.state == "confirmed") }
+            for row in tables {
                 try self.advance(row)
             }
             try self.askAfter(rows)
             try self.freeApply()
-            let isBusy = !self.held.isEmpty || !self.wanted.isEmpty || rows.contains { $0.kind == .dml }
+            let isBusy = !self.held.isEmpty || !self.wanted.isEmpty || !tables.isEmpty
             if try host(bdr_host_wait(nil, isBusy ? 20 : 1000)) & Int32(BDR_WAIT_SHUTDOWN) != 0 {
                 return
             }
@@ -74,7 +75,7 @@ private struct LockWorker {
             SELECT lock_id, lock_type, nspname, relname, lock_state, ready, stage, drain_lsn,
                    (EXTRACT(epoch FROM pg_catalog.clock_timestamp() - last_state_change_time) * 1000000)::pg_catalog.int8,
                    waiting_for
-              FROM bdr.global_lock WHERE origin_node_id = $1::pg_catalog.oid AND lock_state IN ('granted', 'confirmed')
+              FROM bdr.global_lock WHERE origin_node_id = $1::pg_catalog.oid
             """, [String(self.peer)])
         return (0..<rows.count).compactMap { row in
             guard let id = rows[row, 0], let kind = rows[row, 1].flatMap({ Int32($0) }).flatMap({ LockKind(rawValue: $0) }) else {
@@ -82,7 +83,7 @@ private struct LockWorker {
             }
             return Row(
                 id: id, kind: kind, schema: rows[row, 2] ?? "", relation: rows[row, 3] ?? "",
-                isConfirmed: rows[row, 4] == "confirmed", isReady: rows[row, 5] == "t", stage: rows[row, 6],
+                state: rows[row, 4] ?? "", isReady: rows[row, 5] == "t", stage: rows[row, 6],
                 drainLSN: rows[row, 7], waitingFor: rows[row, 9], age: rows[row, 8].flatMap { Int64($0) } ?? 0)
         }
     }
@@ -90,12 +91,12 @@ private struct LockWorker {
     private mutating func letGo(_ rows: [Row]) throws {
         let present = Set(rows.map { $0.id })
         for (id, relation) in self.held where !present.contains(id) {
-            if try relation == 0 || host(bdr_host_table_unlock(relation)) == BDR_OK {
+            if try relation == 0 || host(bdr_host_table_unlock(relation, true)) == BDR_OK {
                 self.held[id] = nil
             }
         }
         for (id, relation) in self.wanted where !present.contains(id) {
-            if try host(bdr_host_table_unlock(relation)) == BDR_OK {
+            if try host(bdr_host_table_unlock(relation, false)) == BDR_OK {
                 self.wanted[id] = nil
             }
         }
@@ -166,11 +167,11 @@ private struct LockWorker {
         }
     }
 
-    /// Asks the node about locks that it has had for a while: it may have given them up when it could not reach this one, or
-    /// have crashed.
+    /// Asks the node about locks that it has had, or wanted, for a while: it may have given them up when it could not reach this
+    /// one, or have crashed, and the session over which it asked may not notice for hours.
     private mutating func askAfter(_ rows: [Row]) throws {
         let now = bdr_host_now()
-        let old = rows.filter { $0.isConfirmed && $0.age > 2_000_000 }
+        let old = rows.filter { $0.age > ($0.state == "confirmed" ? 2_000_000 : 3_000_000) }
         guard !old.isEmpty, now &- self.askedAt > 2_000_000 else {
             return
         }
@@ -195,26 +196,31 @@ private struct LockWorker {
     }
 
     /// An apply worker whose transaction began before this process had its locks, after a crash, is no member of its group: it
-    /// would wait for what waits for it. The one that takes its place is.
+    /// would wait for what waits for it. Another one may have begun to wait for a table just before this process locked it. Those
+    /// that take their places pass.
     private mutating func freeApply() throws {
         let now = bdr_host_now()
         guard !self.held.isEmpty, now &- self.lookedAt > 1_000_000 else {
             return
         }
         self.lookedAt = now
-        var info = BdrWorkerInfo()
-        try host(bdr_host_worker_info(Int32(BDR_ROLE_APPLY), self.peer, &info))
-        guard info.running != 0 else {
-            return
-        }
-        let isBlocked = try Transaction.run {
+        let blocked = try Transaction.run {
             try SQL.query(
-                "SELECT pg_catalog.pg_backend_pid() = ANY (pg_catalog.pg_blocking_pids($1::pg_catalog.int4))", [String(info.pid)]
-            )[0, 0] == "t"
+                """
+                SELECT w.worker_peer, n.node_name FROM bdr.show_workers() w JOIN bdr.node n ON n.node_id = w.worker_peer
+                 WHERE w.worker_role_name = 'apply'
+                   AND (w.worker_peer = $1::pg_catalog.oid
+                        OR EXISTS (SELECT FROM pg_catalog.pg_locks l WHERE l.pid = w.worker_pid AND NOT l.granted
+                                      AND l.locktype = 'relation' AND l.mode = 'RowExclusiveLock'))
+                   AND pg_catalog.pg_backend_pid() = ANY (pg_catalog.pg_blocking_pids(w.worker_pid))
+                """, [String(self.peer)])
         }
-        if isBlocked {
-            try Log.log("the apply worker of node id \(self.peer) starts anew, to pass a global lock of its node")
-            try host(bdr_host_worker_stop(Int32(BDR_ROLE_APPLY), self.peer))
+        for row in 0..<blocked.count {
+            guard let peer = blocked[row, 0].flatMap({ UInt32($0) }) else {
+                continue
+            }
+            try Log.log("the apply worker of node \"\(blocked[row, 1] ?? "")\" starts anew, to pass a global lock")
+            try host(bdr_host_worker_stop(Int32(BDR_ROLE_APPLY), peer))
         }
     }
 
