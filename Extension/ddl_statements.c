@@ -18,9 +18,11 @@
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_index.h"
+#include "catalog/pg_namespace.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "catalog/heap.h"
+#include "commands/dbcommands.h"
 #include "commands/defrem.h"
 #include "commands/event_trigger.h"
 #include "miscadmin.h"
@@ -179,6 +181,26 @@ ScopeOfType(TypeName *name)
 	scope = ScopeOfSchema(((Form_pg_type) GETSTRUCT(tuple))->typnamespace);
 	ReleaseSysCache(tuple);
 	return scope;
+}
+
+/* The server says of relations in the temporary schema that they were used, but not of their types. */
+static bool
+IsTemporaryType(TypeName *name)
+{
+	return name != NULL && !name->pct_type && ScopeOfType(name) == TEMPORARY;
+}
+
+static bool
+UseTemporaryTypes(List *columns)
+{
+	ListCell   *cell;
+
+	foreach(cell, columns)
+	{
+		if (IsA(lfirst(cell), ColumnDef) && IsTemporaryType(lfirst_node(ColumnDef, cell)->typeName))
+			return true;
+	}
+	return false;
 }
 
 static int
@@ -651,12 +673,27 @@ JudgeDrop(DropStmt *statement, bool enforce, BdrDdlPlan *plan)
 	}
 }
 
+/* Objects of the server are alike on all nodes, and rights on them are given to the same roles. */
+static int
+ScopeForRights(Oid namespace, int scope)
+{
+	return scope == OURS && OidIsValid(namespace) &&
+		(namespace == PG_CATALOG_NAMESPACE || namespace == get_namespace_oid("information_schema", true)) ? SHARED : scope;
+}
+
 static void
 JudgeGrant(GrantStmt *statement, bool enforce, BdrDdlPlan *plan)
 {
 	int			scopes = 0;
 	ListCell   *cell;
 
+	/* rights on this database are part of it, and what is created by them; each node has it under its own name */
+	if (statement->objtype == OBJECT_DATABASE && statement->targtype == ACL_TARGET_OBJECT && list_length(statement->objects) == 1 &&
+		get_database_oid(strVal(linitial(statement->objects)), true) == MyDatabaseId)
+	{
+		plan->kind = BDR_DDL_TEXT;
+		return;
+	}
 	if (IsLocalKind(statement->objtype))
 		return;
 	plan->kind = BDR_DDL_TEXT;
@@ -665,11 +702,18 @@ JudgeGrant(GrantStmt *statement, bool enforce, BdrDdlPlan *plan)
 		Node	   *object = lfirst(cell);
 
 		if (statement->targtype != ACL_TARGET_OBJECT || statement->objtype == OBJECT_SCHEMA)
-			scopes |= IsA(object, String) ? ScopeOfSchemaName(strVal(object)) : SHARED;
+			scopes |= IsA(object, String) ? ScopeForRights(get_namespace_oid(strVal(object), true), ScopeOfSchemaName(strVal(object))) : SHARED;
 		else if (IsA(object, RangeVar))
-			scopes |= ScopeOfRelation((RangeVar *) object);
+			scopes |= ScopeForRights(get_rel_namespace(RangeVarGetRelid((RangeVar *) object, NoLock, true)),
+									 ScopeOfRelation((RangeVar *) object));
 		else if (IsA(object, ObjectWithArgs))
-			scopes |= ScopeOfNames(((ObjectWithArgs *) object)->objname);
+		{
+			List	   *names = ((ObjectWithArgs *) object)->objname;
+			Oid			namespace = list_length(names) < 2 ? InvalidOid :
+				get_namespace_oid(strVal(list_nth(names, list_length(names) - 2)), true);
+
+			scopes |= ScopeForRights(namespace, ScopeOfNames(names));
+		}
 		else if (IsA(object, List) && (statement->objtype == OBJECT_TYPE || statement->objtype == OBJECT_DOMAIN))
 			scopes |= ScopeOfTypeNames((List *) object);
 		else
@@ -812,6 +856,7 @@ bdr_ddl_judge(Node *statement, const char *query, bool enforce, BdrDdlPlan *plan
 		case T_CreateStmt:
 		case T_CreateForeignTableStmt:
 			JudgeCreateTable((CreateStmt *) statement, enforce, plan);
+			plan->uses_temporary = UseTemporaryTypes(((CreateStmt *) statement)->tableElts);
 			break;
 		case T_ViewStmt:
 			ByScope(ScopeOfNewRelation(((ViewStmt *) statement)->view), plan);
@@ -823,6 +868,7 @@ bdr_ddl_judge(Node *statement, const char *query, bool enforce, BdrDdlPlan *plan
 			break;
 		case T_CompositeTypeStmt:
 			ByScope(ScopeOfNewRelation(((CompositeTypeStmt *) statement)->typevar), plan);
+			plan->uses_temporary = UseTemporaryTypes(((CompositeTypeStmt *) statement)->coldeflist);
 			break;
 
 		case T_AlterTableStmt:
@@ -865,8 +911,22 @@ bdr_ddl_judge(Node *statement, const char *query, bool enforce, BdrDdlPlan *plan
 			break;
 
 		case T_CreateFunctionStmt:
-			ByScope(ScopeOfNewNames(((CreateFunctionStmt *) statement)->funcname), plan);
-			break;
+			{
+				CreateFunctionStmt *create = (CreateFunctionStmt *) statement;
+
+				ByScope(ScopeOfNewNames(create->funcname), plan);
+				/* other nodes do not look into a body that is a string; the rest of it is looked at everywhere */
+				plan->may_use_temporary = create->sql_body == NULL;
+				foreach(cell, create->parameters)
+				{
+					FunctionParameter *parameter = lfirst_node(FunctionParameter, cell);
+
+					plan->uses_temporary |= IsTemporaryType(parameter->argType);
+					plan->may_use_temporary &= parameter->defexpr == NULL;
+				}
+				plan->uses_temporary |= IsTemporaryType(create->returnType);
+				break;
+			}
 		case T_AlterFunctionStmt:
 			ByScope(ScopeOfNames(((AlterFunctionStmt *) statement)->func->objname), plan);
 			break;
@@ -875,6 +935,7 @@ bdr_ddl_judge(Node *statement, const char *query, bool enforce, BdrDdlPlan *plan
 			break;
 		case T_CreateDomainStmt:
 			ByScope(ScopeOfNewNames(((CreateDomainStmt *) statement)->domainname), plan);
+			plan->uses_temporary = IsTemporaryType(((CreateDomainStmt *) statement)->typeName);
 			break;
 		case T_CreateEnumStmt:
 			ByScope(ScopeOfNewNames(((CreateEnumStmt *) statement)->typeName), plan);

@@ -207,6 +207,35 @@ SELECT bdr.wait_slot_confirm_lsn();
 SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = 'ddl.fresh'::regclass AND attnum > 0 ORDER BY attnum;
 SELECT count(*) AS errors FROM bdr.worker_errors WHERE error_context_message ~ 'replicated statement';
 
+-- Rights on the server's objects, and on the database, which has another name there. Functions over what is here only.
+\c node1
+GRANT CREATE ON DATABASE node1 TO PUBLIC;
+GRANT SELECT (rolname), SELECT (rolsuper) ON pg_authid TO PUBLIC;
+REVOKE EXECUTE ON FUNCTION pg_catalog.pg_sleep(float8) FROM PUBLIC;
+GRANT SELECT ON information_schema.sql_features TO pg_monitor;
+CREATE TEMP TABLE t (a int PRIMARY KEY);
+CREATE TYPE pg_temp.e AS ENUM ('a');
+CREATE FUNCTION ddl.reads() RETURNS SETOF int LANGUAGE sql AS 'SELECT a FROM t';
+CREATE FUNCTION ddl.takes(t) RETURNS int LANGUAGE sql AS 'SELECT 1';
+CREATE FUNCTION ddl.takes(x t[]) RETURNS int LANGUAGE plpgsql AS 'BEGIN RETURN 1; END';
+CREATE FUNCTION ddl.gives() RETURNS SETOF e LANGUAGE plpgsql AS 'BEGIN END';
+CREATE FUNCTION ddl.atomic_reads() RETURNS SETOF int LANGUAGE sql BEGIN ATOMIC SELECT a FROM t; END;
+CREATE DOMAIN ddl.over AS t[];
+CREATE TYPE ddl.over AS (x e);
+CREATE TABLE ddl.over (id int PRIMARY KEY, x e);
+SELECT bdr.wait_slot_confirm_lsn();
+\c node2
+SELECT datname, datacl::text ~ '[{,]=[^/]*C' AS all_create FROM pg_database WHERE datname IN ('node1', 'node2') ORDER BY 1;
+SELECT attname, attacl IS NOT NULL AS granted FROM pg_attribute WHERE attrelid = 'pg_authid'::regclass AND attname IN ('rolname', 'rolsuper') ORDER BY 1;
+SELECT proacl::text ~ '[{,]=X' AS all_sleep FROM pg_proc WHERE oid = 'pg_sleep(float8)'::regprocedure;
+SELECT relacl::text ~ 'pg_monitor=r' AS monitor FROM pg_class WHERE oid = 'information_schema.sql_features'::regclass;
+SELECT proname FROM pg_proc WHERE pronamespace = 'ddl'::regnamespace AND proname IN ('reads', 'takes', 'gives', 'atomic_reads');
+SELECT count(*) AS errors FROM bdr.worker_errors WHERE error_context_message ~ 'replicated statement';
+REVOKE CREATE ON DATABASE node2 FROM PUBLIC;
+REVOKE SELECT (rolname), SELECT (rolsuper) ON pg_authid FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION pg_catalog.pg_sleep(float8) TO PUBLIC;
+REVOKE SELECT ON information_schema.sql_features FROM pg_monitor;
+
 -- Dropped together, from the other side.
 SET client_min_messages = error;
 DROP EVENT TRIGGER evt;
