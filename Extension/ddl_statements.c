@@ -187,7 +187,14 @@ ScopeOfType(TypeName *name)
 static bool
 IsTemporaryType(TypeName *name)
 {
-	return name != NULL && !name->pct_type && ScopeOfType(name) == TEMPORARY;
+	TypeName	plain;
+
+	if (name == NULL || name->pct_type)
+		return false;
+	/* what is wrong with the modifier, the statement says better */
+	plain = *name;
+	plain.typmods = NIL;
+	return ScopeOfType(&plain) == TEMPORARY;
 }
 
 static bool
