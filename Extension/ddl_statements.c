@@ -38,6 +38,7 @@
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/evtcache.h"
+#include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/rls.h"
@@ -531,6 +532,50 @@ CheckStorage(Relation relation, const AlterTableCmd *command)
 			   "The column is part of the replica identity.", "Use another storage.");
 }
 
+/* Whether an expression has another value on each node, because it is run at another time or is volatile. */
+static bool
+IsOfNow(Node *node, void *context)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, SQLValueFunction))
+		return true;
+	if (IsA(node, FuncExpr))
+	{
+		Oid			function = ((FuncExpr *) node)->funcid;
+
+		/* also statement_timestamp() and transaction_timestamp(); what is stable otherwise depends on settings, which are sent */
+		if (function == F_NOW || function == F_STATEMENT_TIMESTAMP || function == F_TRANSACTION_TIMESTAMP)
+			return true;
+	}
+	return expression_tree_walker(node, IsOfNow, context);
+}
+
+/* The bounds would differ, and a row of one node find no partition on another. */
+static void
+CheckBounds(const PartitionBoundSpec *bounds)
+{
+	List	   *values;
+	ListCell   *cell;
+
+	if (bounds == NULL)
+		return;
+	values = list_concat(list_concat(list_copy(bounds->listdatums), bounds->lowerdatums), bounds->upperdatums);
+	foreach(cell, values)
+	{
+		Node	   *raw = lfirst(cell);
+		Node	   *value;
+
+		/* MINVALUE and MAXVALUE; the server finds what is wrong with others */
+		if (IsA(raw, ColumnRef) || IsA(raw, A_Const))
+			continue;
+		value = transformExpr(make_parsestate(NULL), copyObject(raw), EXPR_KIND_PARTITION_BOUND);
+		if (IsOfNow(value, NULL) || contain_volatile_functions(value) || IsRelativeTime(raw, exprType(value)))
+			Refuse("a partition whose bounds depend on when the statement runs cannot be replicated",
+				   "Each node would give it other bounds.", "Write the value that the bound is to have, for example with format() and EXECUTE.");
+	}
+}
+
 static void
 JudgeAlterTable(AlterTableStmt *statement, const char *query, bool enforce, BdrDdlPlan *plan)
 {
@@ -594,6 +639,7 @@ JudgeAlterTable(AlterTableStmt *statement, const char *query, bool enforce, BdrD
 				break;
 			case AT_AttachPartition:
 				RequireShared(castNode(PartitionCmd, command->def)->name, "ALTER TABLE ... ATTACH PARTITION");
+				CheckBounds(castNode(PartitionCmd, command->def)->bound);
 				break;
 			case AT_DetachPartition:
 				if (castNode(PartitionCmd, command->def)->concurrent)
@@ -741,6 +787,7 @@ JudgeCreateTable(CreateStmt *statement, bool enforce, BdrDdlPlan *plan)
 		plan->table = statement->relation;
 	if (!enforce)
 		return;
+	CheckBounds(statement->partbound);
 	foreach(cell, statement->inhRelations)
 		RequireShared(lfirst_node(RangeVar, cell), statement->partbound ? "CREATE TABLE ... PARTITION OF" : "CREATE TABLE ... INHERITS");
 	foreach(cell, statement->tableElts)
