@@ -90,7 +90,8 @@ for my $kind (qw(galloc snowflakeid timeshard))
 	my $deadline = time + 3600;
 	while (%running && time < $deadline)
 	{
-		usleep(1_000_000 + int(rand(3_000_000)));
+		# the first crash comes before anybody can be done
+		usleep($crashes ? 1_000_000 + int(rand(3_000_000)) : 300_000);
 		delete $running{$_} for grep { waitpid($_, POSIX::WNOHANG()) != 0 } keys %running;
 		last unless %running;
 		my $node = $nodes[ int(rand(@nodes)) ];

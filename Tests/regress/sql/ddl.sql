@@ -176,6 +176,14 @@ ALTER TABLE ddl.one ADD COLUMN x timestamptz DEFAULT timestamp '2000-01-01';
 ALTER TABLE ddl.one ALTER COLUMN v TYPE timestamptz USING v::timestamptz;
 ALTER TABLE ddl.one ADD CONSTRAINT x EXCLUDE (n WITH =);
 ALTER TABLE ddl.one ALTER COLUMN id SET STORAGE EXTERNAL;
+CREATE TABLE ddl.times (at timestamptz PRIMARY KEY) PARTITION BY RANGE (at);
+CREATE TABLE ddl.past PARTITION OF ddl.times FOR VALUES FROM (MINVALUE) TO (current_timestamp);
+CREATE TABLE ddl.past PARTITION OF ddl.times FOR VALUES FROM (MINVALUE) TO (date_trunc('month', now()));
+CREATE TABLE ddl.past PARTITION OF ddl.times FOR VALUES FROM (MINVALUE) TO ('today'::timestamptz);
+CREATE TABLE ddl.past (at timestamptz PRIMARY KEY);
+ALTER TABLE ddl.times ATTACH PARTITION ddl.past FOR VALUES FROM (now() - interval '1 day') TO (now());
+ALTER TABLE ddl.times ATTACH PARTITION ddl.past FOR VALUES FROM (MINVALUE) TO ('2020-01-01'::timestamptz + interval '1 day');
+CREATE TABLE ddl.later PARTITION OF ddl.times FOR VALUES FROM ('2020-01-02') TO (MAXVALUE);
 CREATE TEMP TABLE t (a int PRIMARY KEY);
 CREATE UNLOGGED TABLE u (a int PRIMARY KEY);
 CREATE TABLE ddl.x (LIKE t);
@@ -204,6 +212,7 @@ CREATE TABLE ddl.keyless (a int);
 SELECT bdr.replicate_ddl_command('REFRESH MATERIALIZED VIEW ddl.filled');
 SELECT bdr.wait_slot_confirm_lsn();
 \c node2
+SELECT pg_get_expr(relpartbound, oid) FROM pg_class WHERE oid IN ('ddl.past'::regclass, 'ddl.later'::regclass) ORDER BY relname;
 SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = 'ddl.fresh'::regclass AND attnum > 0 ORDER BY attnum;
 SELECT count(*) AS errors FROM bdr.worker_errors WHERE error_context_message ~ 'replicated statement';
 
