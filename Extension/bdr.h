@@ -158,6 +158,7 @@ extern void bdr_catalog_close(BdrCatalogScan *scan);
 /* host_libpq.c: the libpq connection behind a handle, NULL for NULL */
 struct pg_conn;
 extern struct pg_conn *bdr_conn_libpq(BdrConn *conn);
+extern bool bdr_conn_any_kept(void);
 
 /* host_xact.c */
 extern XLogRecPtr bdr_wal_end(void);

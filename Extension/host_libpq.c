@@ -253,6 +253,13 @@ bdr_host_conn_keep(BdrConn *conn, int32_t milliseconds)
 	return true;
 }
 
+/* An error takes all timeouts of the session along, so who keeps some lets go of them then. */
+bool
+bdr_conn_any_kept(void)
+{
+	return kept != NULL;
+}
+
 bool
 bdr_host_conn_resume(BdrConn *conn)
 {

@@ -64,6 +64,25 @@ sub done_ok
 
 my @writers = map { BDR::Writer->start($_) } @nodes;
 
+# A session keeps what it has opened on other nodes for its next DDL; not for long, and not after an error.
+{
+	my $kept = "SELECT count(*) > 0 FROM pg_stat_activity WHERE state = 'idle' AND query LIKE '%internal_peer_call%' AND backend_type = 'client backend'";
+	my $session = $a->background_psql($a->db, on_error_stop => 0);
+	$session->query_safe('CREATE TABLE kept_1 (id int PRIMARY KEY)');
+	$a->value_ok($kept, 't', 'a session is kept');
+	my $pids = q{SELECT string_agg(pid::text, ',' ORDER BY pid) FROM pg_stat_activity WHERE query LIKE '%internal_peer_call%' AND backend_type = 'client backend' AND pid <> pg_backend_pid()};
+	my $before = $a->sql($pids);
+	$session->query_safe('CREATE TABLE kept_2 (id int PRIMARY KEY); CREATE TABLE kept_3 (id int PRIMARY KEY)');
+	is($a->sql($pids), $before, 'and used again');
+	$_->wait_ok($kept, 'f', 'it ends while the client is silent: ' . $_->name, timeout => 30) for @nodes;
+	$session->query_safe('CREATE TABLE kept_4 (id int PRIMARY KEY)');
+	$session->query('SELECT 1/0');
+	$session->{stderr} = '';
+	$_->wait_ok($kept, 'f', 'and after an error: ' . $_->name, timeout => 3) for @nodes;
+	$session->query_safe('CREATE TABLE kept_5 (id int PRIMARY KEY)');
+	$session->quit;
+}
+
 # Each its own tables.
 my $round = sub {
 	my ($name) = @_;
