@@ -29,12 +29,12 @@ MODULE_TARGETS = all installdirs bdr.so bdrctl install-bdrctl
 .DEFAULT_GOAL := all
 
 $(MODULE_TARGETS):
-	@scripts/install-dependencies --check-only build
+	@scripts/install-dependencies --check-only module
 	@$(MAKE) --no-print-directory -f Extension/pgxs.mk $@
 
 # `all` leaves bdrctl out: the module needs no package fetched.
 install uninstall:
-	@scripts/install-dependencies --check-only build
+	@scripts/install-dependencies --check-only module
 	@$(MAKE) --no-print-directory -f Extension/pgxs.mk $@ $(if $(filter no,$(BDRCTL)),,$@-bdrctl)
 
 dependencies:

@@ -37,9 +37,11 @@
 #if PG_VERSION_NUM >= 160000
 #define bdr_owns_table(oid, role) object_ownercheck(RelationRelationId, (oid), (role))
 #define bdr_may_execute(oid, role) (object_aclcheck(ProcedureRelationId, (oid), (role), ACL_EXECUTE) == ACLCHECK_OK)
+#define bdr_may_use_schema(oid, role) (object_aclcheck(NamespaceRelationId, (oid), (role), ACL_USAGE) == ACLCHECK_OK)
 #else
 #define bdr_owns_table(oid, role) pg_class_ownercheck((oid), (role))
 #define bdr_may_execute(oid, role) (pg_proc_aclcheck((oid), (role), ACL_EXECUTE) == ACLCHECK_OK)
+#define bdr_may_use_schema(oid, role) (pg_namespace_aclcheck((oid), (role), ACL_USAGE) == ACLCHECK_OK)
 #endif
 
 /* The local number of this backend's transaction. */

@@ -79,6 +79,11 @@ extern void bdr_ddl_send(const char *tag, const char *statement);
 extern void bdr_ddl_quietly(void (*run) (void *), void *argument);
 /* Whether a statement of another node is running: the settings of new objects are those of the message. */
 extern bool bdr_ddl_applying;
+
+/* trigger_rights.c: runs a statement with the rights that it needs; raises ERROR if it makes a trigger that must not be. */
+extern void bdr_with_trigger_rights(Node *statement, void (*run) (const void *), const void *argument);
+/* Raises ERROR unless a function may run as the owner of a table because the current user wants it to. */
+extern void bdr_check_trigger_function(Oid table, Oid function);
 extern void bdr_ddl_write(const char *content, Size length);
 
 #endif

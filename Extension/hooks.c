@@ -794,8 +794,9 @@ StartExecutor(QueryDesc *query, int flags)
 /* ---- commands that need a database without sessions ----------------------------------------------------------- */
 
 static void
-RunNext(const Utility *utility)
+RunNext(const void *argument)
 {
+	const Utility *utility = argument;
 	ProcessUtility_hook_type next = previous_utility ? previous_utility : standard_ProcessUtility;
 
 	next(utility->planned, utility->query, utility->read_only_tree, utility->context, utility->parameters,
@@ -1082,7 +1083,7 @@ RunUtility(PlannedStmt *planned, const char *query, bool read_only_tree, Process
 	PG_TRY();
 	{
 		bdr_ddl_begin(&frame, planned, query, context);
-		RunNext(&utility);
+		bdr_with_trigger_rights(planned->utilityStmt, RunNext, &utility);
 		bdr_ddl_end(&frame);
 	}
 	PG_FINALLY();

@@ -793,7 +793,7 @@ CheckRights(Relation relation, Oid function)
 	HeapTuple	tuple;
 	Form_pg_proc form;
 
-	if (pg_class_aclcheck(table, GetUserId(), ACL_TRIGGER) != ACLCHECK_OK)
+	if (!bdr_may_administer() && pg_class_aclcheck(table, GetUserId(), ACL_TRIGGER) != ACLCHECK_OK)
 		aclcheck_error(ACLCHECK_NO_PRIV, get_relkind_objtype(relation->rd_rel->relkind), RelationGetRelationName(relation));
 	if (!bdr_may_execute(function, GetUserId()))
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_FUNCTION, get_func_name(function));
@@ -805,15 +805,8 @@ CheckRights(Relation relation, Oid function)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
 				 errmsg("function %s must return type %s", NameStr(form->proname), "trigger")));
-	/* the function acts with the rights of the table's owner: not for whoever has got the right to make triggers */
-	if (!form->prosecdef && form->proowner != relation->rd_rel->relowner &&
-		!has_privs_of_role(GetUserId(), relation->rd_rel->relowner))
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("permission denied to have function %s run as the owner of table \"%s\"", NameStr(form->proname),
-						RelationGetRelationName(relation)),
-				 errhint("Use a function that belongs to the owner of the table, or one with SECURITY DEFINER.")));
 	ReleaseSysCache(tuple);
+	bdr_check_trigger_function(table, function);
 }
 
 static void
@@ -918,7 +911,7 @@ MakeTrigger(FunctionCallInfo fcinfo, const char *suffix)
 	/* before anything is locked */
 	if (get_rel_name(table) == NULL)
 		ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE), errmsg("relation with OID %u does not exist", table)));
-	if (pg_class_aclcheck(table, GetUserId(), ACL_TRIGGER) != ACLCHECK_OK)
+	if (!bdr_may_administer() && pg_class_aclcheck(table, GetUserId(), ACL_TRIGGER) != ACLCHECK_OK)
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, get_rel_name(table));
 	if (get_func_name(function) != NULL)
 		(void) bdr_ddl_replicate(psprintf("%s()", maker),

@@ -59,7 +59,8 @@ $(BUILD)/bdr.so: $(OBJS) $(ENGINE) Extension/exports.map
 # SwiftPM fetches. Its Swift runtime is linked into it: it runs where no Swift is installed.
 bdrctl: $(BUILD)/bdrctl
 $(BUILD)/bdrctl: FORCE
-	swift build -c release --product bdrctl --static-swift-stdlib --scratch-path $(BUILD)/ctl -Xlinker -L$(libdir)
+	swift build -c release --product bdrctl --static-swift-stdlib --scratch-path $(BUILD)/ctl -Xlinker -L$(libdir) \
+		-Xlinker -z -Xlinker relro -Xlinker -z -Xlinker now
 	@cmp -s $(BUILD)/ctl/release/bdrctl $@ || cp $(BUILD)/ctl/release/bdrctl $@
 
 # What make install adds for it; without it (as the tests install, which need only the module) it is left out.

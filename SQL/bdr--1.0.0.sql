@@ -1816,7 +1816,8 @@ COMMENT ON FUNCTION bdr.node_group_type(text) IS 'type of a group';
 
 CREATE FUNCTION bdr.bdr_features(OUT feature text, OUT available boolean) RETURNS SETOF record
 	LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $function$
-	SELECT v.feature, EXISTS (SELECT FROM pg_proc p WHERE p.pronamespace = 'bdr'::regnamespace AND p.proname = v.function)
+	SELECT v.feature, EXISTS (SELECT FROM pg_proc p WHERE p.pronamespace = 'bdr'::regnamespace AND p.proname = v.function
+		AND obj_description(p.oid, 'pg_proc') !~ '^refused: ')
 	FROM (VALUES ('row replication', 'create_node_group'), ('conflict resolution', 'alter_node_set_conflict_resolver'),
 		('conflict history', 'alter_node_set_log_config'), ('column-level conflict detection', 'alter_table_conflict_detection'),
 		('conflict-free types', 'crdt_gcounter_in'), ('stream triggers', 'create_conflict_trigger'),
@@ -1952,6 +1953,216 @@ COMMENT ON FUNCTION bdr.is_node_ready(name, interval) IS
 	'whether a node is an active member that has everything of the local one, or had it no longer than a span ago';
 
 -- ---------------------------------------------------------------------------------------------------------------------
+-- What tools ask for that know BDR: what of it has a meaning here answers. The rest says that it is not there, and what to do
+-- instead, which is more than that a function does not exist.
+-- ---------------------------------------------------------------------------------------------------------------------
+
+CREATE VIEW bdr.replication_sets AS
+SELECT g.node_group_id AS set_id, g.node_group_name AS set_name, true AS replicate_insert, true AS replicate_update,
+	true AS replicate_delete, true AS replicate_truncate, true AS set_autoadd_tables, false AS set_autoadd_seqs
+FROM bdr.local_node l JOIN bdr.node m ON m.node_id = l.node_id JOIN bdr.node_group g ON g.node_group_id = m.node_group_id;
+COMMENT ON VIEW bdr.replication_sets IS 'the only one, which has the name of the group and all tables';
+
+CREATE VIEW bdr.node_group_replication_sets AS
+SELECT g.node_group_name, g.node_group_name AS def_repset, '{INSERT,UPDATE,DELETE,TRUNCATE}'::text[] AS def_repset_ops,
+	NULL::name AS def_repset_ext, NULL::text[] AS def_repset_ext_ops
+FROM bdr.node_group g;
+COMMENT ON VIEW bdr.node_group_replication_sets IS 'the default replication set of the group';
+
+CREATE VIEW bdr.node_group_summary AS
+SELECT g.node_group_name, g.node_group_name AS default_repset, NULL::name AS parent_group_name, 'global'::text AS node_group_type,
+	g.node_group_apply_delay AS apply_delay, g.node_group_check_constraints AS check_constraints,
+	g.node_group_num_writers AS num_writers, g.node_group_enable_wal_decoder AS enable_wal_decoder,
+	(SELECT count(*) FROM bdr.node n WHERE n.node_group_id = g.node_group_id AND n.node_state = 8) AS active_nodes
+FROM bdr.node_group g;
+COMMENT ON VIEW bdr.node_group_summary IS 'the group';
+
+CREATE FUNCTION bdr.get_global_locks() RETURNS SETOF bdr.global_locks
+	LANGUAGE sql VOLATILE PARALLEL RESTRICTED SET search_path = pg_catalog, pg_temp AS 'SELECT * FROM bdr.global_locks';
+COMMENT ON FUNCTION bdr.get_global_locks() IS 'what the view bdr.global_locks shows';
+
+-- Votes are counted anew for each question, so nobody leads.
+CREATE FUNCTION bdr.get_raft_status(OUT node_id oid, OUT node_name name, OUT state text, OUT leader_id oid, OUT current_term int,
+									OUT commit_index int, OUT nodes int, OUT voting_nodes int, OUT protocol_version int)
+	RETURNS SETOF record
+	LANGUAGE sql VOLATILE PARALLEL RESTRICTED SET search_path = pg_catalog, pg_temp AS $function$
+	SELECT m.node_id, m.node_name, CASE m.node_state WHEN 8 THEN 'VOTER' ELSE bdr.peer_state_name(m.node_state) END, NULL::oid, NULL::int,
+		NULL::int, count(n.node_id)::int, (count(n.node_id) FILTER (WHERE n.node_state = 8))::int, 1
+	FROM bdr.local_node_summary l JOIN bdr.node m ON m.node_id = l.node_id
+		JOIN bdr.node n ON n.node_group_id = m.node_group_id AND n.node_state < 12
+	GROUP BY m.node_id, m.node_name, m.node_state
+$function$;
+COMMENT ON FUNCTION bdr.get_raft_status() IS
+	'whether this node votes, and how many do; there is no leader: what has to be agreed on is voted on each time';
+
+CREATE FUNCTION bdr.get_consensus_status(OUT node_id oid, OUT node_name name, OUT state text, OUT leader_id oid, OUT current_term int,
+										 OUT commit_index int, OUT nodes int, OUT voting_nodes int, OUT protocol_version int)
+	RETURNS SETOF record
+	LANGUAGE sql VOLATILE PARALLEL RESTRICTED SET search_path = pg_catalog, pg_temp AS 'SELECT * FROM bdr.get_raft_status()';
+COMMENT ON FUNCTION bdr.get_consensus_status() IS 'another name of bdr.get_raft_status()';
+
+CREATE VIEW bdr.group_raft_details AS
+SELECT v.node_id, v.node_name, CASE WHEN v.error IS NOT NULL THEN 'UNREACHABLE' WHEN m.node_state = 8 THEN 'VOTER'
+		ELSE bdr.peer_state_name(m.node_state) END AS state,
+	NULL::oid AS leader_id, NULL::int AS current_term, NULL::int AS commit_index, s.nodes, s.voting_nodes, s.protocol_version, v.error
+FROM bdr.group_versions_details v LEFT JOIN bdr.node m ON m.node_id = v.node_id CROSS JOIN bdr.get_raft_status() s;
+COMMENT ON VIEW bdr.group_raft_details IS
+	'which nodes can vote on global locks, joins and partings; there is no leader, so what is about one is NULL';
+
+CREATE VIEW bdr.group_camo_details AS
+SELECT n.node_id::text, n.node_name::text, NULL::text AS camo_partner_of, NULL::text AS camo_origin_for,
+	NULL::text AS is_camo_partner_connected, NULL::text AS is_camo_partner_ready, NULL::text AS camo_transactions_resolved, NULL::text AS apply_lsn, NULL::text AS receive_lsn,
+	NULL::text AS apply_queue_size
+FROM bdr.node n WHERE n.node_state < 12;
+COMMENT ON VIEW bdr.group_camo_details IS 'nodes and their partners, of which none has any';
+
+CREATE FUNCTION bdr.wal_sender_stats(OUT pid int, OUT is_using_lcr boolean, OUT decoder_slot_name text, OUT lcr_file_name text)
+	RETURNS SETOF record
+	LANGUAGE sql VOLATILE PARALLEL RESTRICTED SET search_path = pg_catalog, pg_temp AS
+	'SELECT s.active_pid, false, NULL::text, NULL::text FROM bdr.node_slots s WHERE s.active_pid IS NOT NULL';
+COMMENT ON FUNCTION bdr.wal_sender_stats() IS 'walsenders that serve peers; each decodes for itself';
+
+CREATE FUNCTION bdr.get_decoding_worker_stat(OUT pid int, OUT decoded_upto_lsn pg_lsn, OUT waiting boolean, OUT waiting_for_lsn pg_lsn)
+	RETURNS SETOF record
+	LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS
+	'SELECT NULL::int, NULL::pg_lsn, NULL::boolean, NULL::pg_lsn WHERE false';
+COMMENT ON FUNCTION bdr.get_decoding_worker_stat() IS 'no rows: each walsender decodes for itself';
+
+CREATE FUNCTION bdr.move_group_slot_all_nodes() RETURNS void
+	LANGUAGE sql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp AS
+	$function$ SELECT bdr.run_on_all_nodes('SELECT bdr.request_replay_progress_update()') $function$;
+COMMENT ON FUNCTION bdr.move_group_slot_all_nodes() IS
+	'has all nodes report at once what they have applied, by which the group slots of the others move on';
+
+CREATE FUNCTION bdr.alter_node_group_config(node_group_name text, insert_to_update boolean DEFAULT NULL,
+											update_to_insert boolean DEFAULT NULL, ignore_redundant_updates boolean DEFAULT NULL,
+											check_full_tuple boolean DEFAULT NULL, apply_delay interval DEFAULT NULL,
+											check_constraints boolean DEFAULT NULL, num_writers int DEFAULT NULL,
+											enable_wal_decoder boolean DEFAULT NULL) RETURNS void
+	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp AS $function$
+DECLARE
+	wanted record;
+BEGIN
+	IF NOT EXISTS (SELECT FROM bdr.local_node_summary l WHERE l.node_group_name = alter_node_group_config.node_group_name::name) THEN
+		RAISE EXCEPTION USING ERRCODE = 'undefined_object',
+			MESSAGE = format('the local node is in no group "%s"', node_group_name), HINT = 'See bdr.local_node_summary.';
+	END IF;
+	-- what is so already may be said again
+	FOR wanted IN SELECT * FROM (VALUES
+		('insert_to_update', NOT insert_to_update, 'Use bdr.alter_node_set_conflict_resolver() for insert_exists.'),
+		('update_to_insert', NOT update_to_insert, 'Use bdr.alter_node_set_conflict_resolver() for update_missing.'),
+		('ignore_redundant_updates', ignore_redundant_updates, 'Leave it out: all updates are sent.'),
+		('check_full_tuple', NOT check_full_tuple, 'Leave it out: it goes by how the conflicts of a table are detected.'),
+		('apply_delay', apply_delay <> '0', 'Leave it out: changes are applied when they arrive.'),
+		('check_constraints', NOT check_constraints, 'Leave it out: constraints are checked where changes are applied.'),
+		('num_writers', num_writers <> -1, 'Set bdr.writers_per_subscription on each node.'),
+		('enable_wal_decoder', enable_wal_decoder, 'Leave it out: each walsender decodes for itself.')) v(name, is_other, hint)
+		WHERE is_other
+	LOOP
+		RAISE EXCEPTION USING ERRCODE = 'feature_not_supported',
+			MESSAGE = format('this value of %s is not supported', wanted.name), HINT = wanted.hint;
+	END LOOP;
+END $function$;
+COMMENT ON FUNCTION bdr.alter_node_group_config(text, boolean, boolean, boolean, boolean, interval, boolean, int, boolean) IS
+	'accepts what is so already; other values are refused with what to use instead';
+
+CREATE FUNCTION bdr.alter_node_group_option(node_group_name text, config_key text, config_value text) RETURNS void
+	LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp AS $function$
+BEGIN
+	CASE config_key
+		WHEN 'apply_delay' THEN PERFORM bdr.alter_node_group_config(node_group_name, apply_delay := config_value::interval);
+		WHEN 'check_constraints' THEN PERFORM bdr.alter_node_group_config(node_group_name, check_constraints := config_value::boolean);
+		WHEN 'enable_wal_decoder' THEN PERFORM bdr.alter_node_group_config(node_group_name, enable_wal_decoder := config_value::boolean);
+		WHEN 'num_writers' THEN PERFORM bdr.alter_node_group_config(node_group_name, num_writers := config_value::int);
+		ELSE
+			RAISE EXCEPTION USING ERRCODE = 'feature_not_supported', MESSAGE = format('groups have no option "%s"', config_key),
+				HINT = 'There are apply_delay, check_constraints, enable_wal_decoder and num_writers. For what a node does, see its settings.';
+	END CASE;
+END $function$;
+COMMENT ON FUNCTION bdr.alter_node_group_option(text, text, text) IS
+	'accepts what is so already; other values are refused with what to use instead';
+
+DO LANGUAGE plpgsql $not_there$
+DECLARE
+	f record;
+BEGIN
+	FOR f IN SELECT v.message, v.hint, pg_catalog.btrim(s.signature, E' \n\t') AS signature
+		FROM (VALUES
+			('replication sets are not supported',
+			 'All tables are replicated to all nodes. What is to stay on a node: CREATE UNLOGGED TABLE, or a database of its own.',
+			 'create_replication_set(set_name name, replicate_insert boolean DEFAULT true, replicate_update boolean DEFAULT true,
+				replicate_delete boolean DEFAULT true, replicate_truncate boolean DEFAULT true, autoadd_tables boolean DEFAULT false,
+				autoadd_existing boolean DEFAULT true);
+			 alter_replication_set(set_name name, replicate_insert boolean DEFAULT NULL, replicate_update boolean DEFAULT NULL,
+				replicate_delete boolean DEFAULT NULL, replicate_truncate boolean DEFAULT NULL, autoadd_tables boolean DEFAULT NULL);
+			 drop_replication_set(set_name name);
+			 alter_node_replication_sets(node_name name, set_names text[]);
+			 replication_set_add_table(relation regclass, set_name name DEFAULT NULL, columns text[] DEFAULT NULL, row_filter text DEFAULT NULL);
+			 replication_set_remove_table(relation regclass, set_name name DEFAULT NULL)'),
+			('DDL filters are not supported', 'For statements that are to stay on a node: SET LOCAL bdr.ddl_replication = off;',
+			 'replication_set_add_ddl_filter(set_name name, ddl_filter_name text, command_tag text, role_name text DEFAULT NULL);
+			 replication_set_remove_ddl_filter(set_name name, ddl_filter_name text)'),
+			('groups within a group are not supported',
+			 'All nodes are in one group and receive from one another. For copies that are only read, see docs/standby.md.',
+			 'switch_node_group(node_group_name text, wait_for_completion boolean DEFAULT true)'),
+			('nodes have no leader and no log of decisions',
+			 'Nothing has to be done: a node that has to ask the others puts it to the vote. See bdr.group_raft_details.',
+			 'raft_leadership_transfer(node_name text, wait_for_completion boolean);
+			 consensus_disable();
+			 consensus_enable();
+			 consensus_proto_version();
+			 consensus_snapshot_export(version integer DEFAULT NULL);
+			 consensus_snapshot_import(snapshot bytea);
+			 consensus_snapshot_verify(snapshot bytea)'),
+			('transactions are not waited for by their number',
+			 'SELECT bdr.wait_slot_confirm_lsn(); on the node of the transaction waits until all nodes have it.',
+			 'wait_for_xid_progress(origin_node_id oid, origin_topxid int, allnodes boolean DEFAULT true)'),
+			('commit scopes are not supported',
+			 'After a COMMIT, SELECT bdr.wait_slot_confirm_lsn(); waits until all nodes have it; or set synchronous_standby_names.',
+			 'add_commit_scope(commit_scope_name name, origin_node_group name, rule text, wait_for_ready boolean DEFAULT true);
+			 create_commit_scope(commit_scope_name name, origin_node_group name, rule text, wait_for_ready boolean DEFAULT true);
+			 alter_commit_scope(commit_scope_name name, origin_node_group name, rule text);
+			 remove_commit_scope(commit_scope_name name, origin_node_group name)'),
+			('pairs of nodes that commit a transaction at most once are not supported',
+			 'Give transactions a key of their own and look for it after a lost connection. '
+				'pg_xact_status() tells about a transaction on its own node.',
+			 'add_camo_pair(node_group text, left_node text, right_node text, require_raft boolean);
+			 alter_camo_pair(node_group text, left_node text, right_node text, require_raft boolean);
+			 remove_camo_pair(node_group text, left_node text, right_node text);
+			 is_camo_partner_connected();
+			 is_camo_partner_ready();
+			 get_configured_camo_partner();
+			 get_configured_camo_partner_of();
+			 get_configured_camo_origin_for();
+			 wait_for_camo_partner_queue();
+			 camo_transactions_resolved();
+			 logical_transaction_status(node_id oid, xid oid, require_camo_partner boolean DEFAULT true)'),
+			('partitions are not made and dropped automatically',
+			 'CREATE TABLE ... PARTITION OF and DROP TABLE are replicated: have a scheduled job on one node type them.',
+			 'autopartition(relation regclass, partition_increment text, partition_initial_lowerbound text DEFAULT NULL,
+				partition_autocreate_expression text DEFAULT NULL, minimum_advance_partitions integer DEFAULT 2,
+				maximum_advance_partitions integer DEFAULT 5, data_retention_period interval DEFAULT NULL,
+				managed_locally boolean DEFAULT false, enabled boolean DEFAULT true);
+			 drop_autopartition(relation regclass);
+			 autopartition_create_partition(relname regclass, partname name, lowerb text, upperb text, nodes oid[]);
+			 autopartition_drop_partition(relname regclass);
+			 autopartition_wait_for_partitions(relation regclass, bound text);
+			 autopartition_wait_for_partitions_on_all_nodes(relation regclass, bound text);
+			 autopartition_find_partition(relname regclass, searchkey text);
+			 autopartition_enable(relname regclass);
+			 autopartition_disable(relname regclass);
+			 autopartition_get_last_completed_workitem();
+			 autopartition_work_queue_check_status(workid bigint, local boolean DEFAULT false)')) v(message, hint, signatures),
+			pg_catalog.string_to_table(v.signatures, ';') s(signature)
+	LOOP
+		EXECUTE pg_catalog.format('CREATE FUNCTION bdr.%s RETURNS void LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SET search_path = pg_catalog, pg_temp '
+			'AS %L', f.signature, pg_catalog.format('BEGIN RAISE EXCEPTION USING ERRCODE = ''feature_not_supported'', MESSAGE = %L, HINT = %L; END',
+			f.message, f.hint));
+		EXECUTE pg_catalog.format('COMMENT ON FUNCTION bdr.%I IS %L', pg_catalog.split_part(f.signature, '(', 1), 'refused: ' || f.message);
+	END LOOP;
+END $not_there$;
+
+-- ---------------------------------------------------------------------------------------------------------------------
 -- Rights
 -- ---------------------------------------------------------------------------------------------------------------------
 
@@ -1975,12 +2186,14 @@ GRANT SELECT ON bdr.local_node_summary, bdr.node, bdr.node_group, bdr.node_local
 	bdr.node_conflict_resolvers, bdr.node_log_config, bdr.stat_conflicts, bdr.tables, bdr.sequences,
 	bdr.sequence_alloc, bdr.global_locks, bdr.global_lock, bdr.ddl_epoch TO bdr_read_all_stats;
 GRANT SELECT ON bdr.stat_relation, bdr.replication_status, bdr.stat_activity, bdr.node_catchup_info, bdr.node_catchup_info_details,
-	bdr.event_summary TO bdr_read_all_stats;
+	bdr.event_summary, bdr.replication_sets, bdr.node_group_replication_sets, bdr.node_group_summary TO bdr_read_all_stats;
 GRANT EXECUTE ON FUNCTION bdr.get_subscription_stats(), bdr.get_relation_stats(), bdr.internal_walsenders(), bdr.bdr_features(),
 	bdr.get_node_sub_receive_lsn(name, boolean),
-	bdr.get_node_sub_apply_lsn(name), bdr.node_group_type(text) TO bdr_read_all_stats;
+	bdr.get_node_sub_apply_lsn(name), bdr.node_group_type(text), bdr.get_global_locks(), bdr.get_raft_status(),
+	bdr.get_consensus_status(), bdr.wal_sender_stats(), bdr.get_decoding_worker_stat() TO bdr_read_all_stats;
 -- they ask other nodes
-GRANT SELECT ON bdr.group_versions_details, bdr.group_replslots_details, bdr.group_subscription_summary TO bdr_monitor;
+GRANT SELECT ON bdr.group_versions_details, bdr.group_replslots_details, bdr.group_subscription_summary, bdr.group_raft_details,
+	bdr.group_camo_details TO bdr_monitor;
 GRANT EXECUTE ON FUNCTION bdr.monitor_group_versions(), bdr.monitor_group_raft(), bdr.monitor_local_replslots(),
 	bdr.internal_group_rows(text) TO bdr_monitor;
 GRANT EXECUTE ON FUNCTION bdr.bdr_edition(), bdr.bdr_version(), bdr.bdr_version_num(), bdr.peer_state_name(oid),
@@ -1991,7 +2204,10 @@ GRANT EXECUTE ON FUNCTION bdr.bdr_edition(), bdr.bdr_version(), bdr.bdr_version_
 GRANT EXECUTE ON FUNCTION bdr.wait_slot_confirm_lsn(text, pg_lsn), bdr.local_group_slot_name(), bdr.global_lock_table(regclass),
 	bdr.create_conflict_trigger(text, text[], regclass, regprocedure, text[]),
 	bdr.create_transform_trigger(text, text[], regclass, regprocedure, text[]), bdr.drop_trigger(text, regclass, boolean),
-	bdr.ri_fkey_trigger(), bdr.ri_fkey_on_del_trigger(),
+	bdr.ri_fkey_trigger(), bdr.ri_fkey_on_del_trigger(), bdr.get_configured_camo_partner(), bdr.get_configured_camo_partner_of(),
+	bdr.get_configured_camo_origin_for(),
+	bdr.is_camo_partner_connected(), bdr.is_camo_partner_ready(), bdr.wait_for_camo_partner_queue(),
+	bdr.logical_transaction_status(oid, oid, boolean),
 	bdr.alter_table_conflict_detection(regclass, text, name, text), bdr.column_timestamps_enable(regclass, name, boolean),
 	bdr.column_timestamps_disable(regclass, name)
 	TO bdr_application;

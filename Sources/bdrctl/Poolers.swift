@@ -148,6 +148,17 @@ struct Pooler {
         }
     }
 
+    /// Does a client keep its connection to a node until it ends its session?
+    func poolsSessions() -> Bool {
+        guard let settings = try? self.console("SHOW CONFIG", timeout: 5),
+            let databases = try? self.console("SHOW DATABASES", timeout: 5)
+        else {
+            return false
+        }
+        return (0..<settings.count).contains { settings[$0, "key"] == "pool_mode" && settings[$0, "value"] == "session" }
+            || (0..<databases.count).contains { databases[$0, "pool_mode"] == "session" }
+    }
+
     /// Lets transactions go on; it is no error if none wait.
     func resume() throws {
         do {

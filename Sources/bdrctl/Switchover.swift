@@ -278,9 +278,7 @@ private struct Work {
             if let failure = error as? Failure {
                 throw self.refuse(
                     failure.message, detail: failure.detail,
-                    hint: failure.code == ExitCodes.refused
-                        ? failure.hint
-                        : "A transaction that stays open keeps PgBouncer from pausing: end it, or give more time with --pause-timeout.")
+                    hint: failure.code == ExitCodes.refused ? failure.hint : self.whyNotPaused)
             }
             throw error
         }
@@ -291,6 +289,13 @@ private struct Work {
             throw error
         }
         try self.resume()
+    }
+
+    private var whyNotPaused: String {
+        self.poolers.contains { $0.poolsSessions() }
+            ? "PgBouncer pools sessions, so it waits until all clients have ended theirs. Put pool_mode = transaction into pgbouncer.ini, "
+                + "or have the clients connect again, or give more time with --pause-timeout."
+            : "A transaction that stays open keeps PgBouncer from pausing: end it, or give more time with --pause-timeout."
     }
 
     private func resume() throws {

@@ -114,7 +114,7 @@ SELECT bdr.wait_slot_confirm_lsn();
 SELECT origin_name, target_name, target_dbname, slot_name, local_slot_name = slot_name AS right_name, is_group_slot,
 	is_decoder_slot, plugin, slot_type, database, temporary, active, usename, state, active_pid IS NOT NULL AS has_pid
 	FROM bdr.node_slots WHERE NOT is_group_slot;
-SELECT worker_role_name, count(*) FROM bdr.workers GROUP BY 1 ORDER BY 1;
+SELECT worker_role_name, count(*) FROM bdr.workers WHERE worker_role_name <> 'sequence' GROUP BY 1 ORDER BY 1;
 SELECT count(*) AS errors FROM bdr.worker_errors;
 
 -- Rows go both ways.

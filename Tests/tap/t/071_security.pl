@@ -123,7 +123,13 @@ $foreign = $b->error_of('SELECT bdr.join_node_group(' . quote_literal(tls($a)) .
 like($foreign->{hint} // '', qr/GRANT CREATE ON DATABASE/, 'so is a role that may create nothing');
 $b->sql('GRANT CREATE ON DATABASE db1 TO peer');
 
+# pg_dump waits for this table until it was seen
+my $locker = $a->background_psql($a->db);
+$locker->query_safe('BEGIN; LOCK TABLE parent');
 as($b, 'SELECT bdr.join_node_group(' . quote_literal(tls($a)) . ', wait_for_completion := false)');
+wait_until(sub { look_at_processes(); return $programs{pg_dump}; }, timeout => 60);
+$locker->query_safe('COMMIT');
+$locker->quit;
 wait_until(sub { look_at_processes(); return $b->sql('SELECT peer_state_name FROM bdr.local_node_summary') =~ /ACTIVE/ || $b->sql('SELECT step FROM bdr.join_state') eq 'failed'; }, timeout => 60);
 $b->wait_ok('SELECT peer_state_name FROM bdr.local_node_summary', 'ACTIVE', 'a node joins as a role that is no superuser')
   or diag($b->sql('SELECT step, error_message, error_detail, error_hint FROM bdr.join_state'));

@@ -1,6 +1,7 @@
 # What the guides tell to type works: the statements of README.md's steps, those of docs/walk.md, and those of a move in
 # docs/coming-from.md, in order, on new servers. They run word for word, except that in connection strings host0, host1 and host2 become what leads to the servers of the test.
-#   README.md     <!-- run: host1 host2 --> before a block: where it is run. Every ```sql block has one
+#   README.md     <!-- run: host1 host2 --> before a block: where it is run. Every ```sql block has one. Of the other blocks, settings and
+#                 access rules are compared with what the server says
 #   docs/coming-from.md, the move by native logical replication: the same, and <!-- wait: host1 --> until the query gives t,
 #                 <!-- print: host0 host1 host2 --> run on the first, and what it prints on the others
 #   docs/walk.md  the prompt says where; <!-- check --> before a block: rows that it prints are compared
@@ -8,7 +9,10 @@
 use strict;
 use warnings FATAL => 'all';
 
+use BDR::HA;
+use BDR::Node;
 use BDR::Test;
+use PostgreSQL::Test::Utils ();
 use Test::More;
 
 sub page
@@ -63,6 +67,25 @@ while ($steps =~ /(?:^<!-- run: ([^>]*) -->\n)?^```sql\n(.*?)^```/msg)
 	}
 }
 cmp_ok($blocks, '>=', 4, 'README.md has its steps');
+is(join(' ', $steps =~ /^### (\d)/mg), '1 2 3 4 5 6', 'README.md has six of them');
+# The second: the server has these settings, takes these lines for access rules, and is checked to be set up right.
+my ($settings) = $steps =~ /^```\n(wal_level = .*?)^```/ms;
+my $host1 = $servers->{host1};
+while ($settings =~ /^(\w+) = '?(\w+)'?$/mg)
+{
+	$host1->value_ok("SELECT setting FROM pg_settings WHERE name = '$1'", $2, "README.md: $1");
+}
+my ($rules) = $steps =~ /^```\n(# TYPE .*?)^```/ms;
+PostgreSQL::Test::Utils::append_to_file($host1->data_dir . '/pg_hba.conf', $rules);
+$host1->value_ok(q[SELECT count(*), count(error), string_agg(DISTINCT database[1] || ' ' || user_name[1] || ' ' || auth_method, '') FROM pg_hba_file_rules WHERE address LIKE 'host_'],
+	'2|0|db1 user1 scram-sha-256', 'README.md: the access rules');
+$host1->value_ok("SELECT count(*) FROM bdr.check_settings() WHERE status NOT IN ('ok', 'note')", 0, 'README.md: the server is set up right');
+# The fifth: the tool finds nothing wrong.
+for my $command ('status', 'doctor')
+{
+	my ($status, $out, $err) = BDR::HA::run_bdrctl($command, '--dsn', $host1->dsn);
+	is($status, 0, "README.md: bdrctl $command") or diag("$out\n$err");
+}
 for my $host (qw(host1 host2))
 {
 	$servers->{$host}->wait_ok('SELECT node_name, peer_state_name FROM bdr.node_summary ORDER BY 1',

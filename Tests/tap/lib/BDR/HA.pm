@@ -175,6 +175,31 @@ sub pooler
 	return $out;
 }
 
+# Pools sessions or transactions from now on. Nobody may be connected: connections keep the mode that they began with.
+sub pool_mode
+{
+	my ($self, $mode) = @_;
+	my $file = "$self->{dir}/pgbouncer.ini";
+	my $text = slurp_file($file);
+	$text =~ s/^pool_mode = .*$/pool_mode = $mode/m or die "no pool_mode in $file";
+	unlink $file;
+	PostgreSQL::Test::Utils::append_to_file($file, $text);
+	my $answer = $self->pooler('RELOAD');
+	die "RELOAD: $answer" if $answer ne '';
+	return;
+}
+
+# A session of a client, through everything: ask() and quit().
+sub session
+{
+	my ($self) = @_;
+	my $session = bless { in => '', out => '', err => '' }, 'BDR::HA::Session';
+	my $dsn = "host=127.0.0.1 port=$self->{port} dbname=@{[$self->{nodes}[0]->db]}";
+	$session->{handle} = IPC::Run::start([ 'psql', '-XAtq', '-d', $dsn ], '<', \$session->{in}, '>', \$session->{out}, '2>', \$session->{err},
+		IPC::Run::timeout(120));
+	return $session;
+}
+
 # Status of a node's server in HAProxy.
 sub server_status
 {
@@ -240,5 +265,24 @@ sub host { return $_[0]->{host}; }
 sub port { return $_[0]->{port}; }
 sub db { return $_[0]->{db}; }
 sub name { return $_[0]->{name}; }
+
+package BDR::HA::Session;
+
+# Gives back what a statement prints.
+sub ask
+{
+	my ($self, $sql) = @_;
+	$self->{out} = '';
+	$self->{in} = "$sql;\n\\echo so far\n";
+	$self->{handle}->pump until $self->{out} =~ /^so far$/m;
+	return $self->{out} =~ s/\n?^so far\n//mr;
+}
+
+sub quit
+{
+	my ($self) = @_;
+	$self->{in} = "\\q\n";
+	return $self->{handle}->finish;
+}
 
 1;

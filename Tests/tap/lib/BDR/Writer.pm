@@ -1,7 +1,8 @@
 # A client that writes to a node for as long as it is let, and remembers what was acknowledged: each row that it was told to
 # be committed has to be on every node in the end, once.
 #
-# It ends by itself at the first error: when the node refuses writes (it is being parted) or its server is gone.
+# It ends by itself at the first error: when the node refuses writes (it is being parted) or its server is gone; or connects again
+# then, if it is told to.
 
 package BDR::Writer;
 
@@ -21,15 +22,15 @@ CREATE TABLE last_written (writer int PRIMARY KEY, id int, note text);
 SQL
 
 # start(NODE, %options)
-#   pause  microseconds between two transactions (default 10000)
+#   pause      microseconds between two transactions (default 10000)
+#   reconnect  connect again after an error; a transaction that failed is not tried again
 sub start
 {
 	my ($class, $node, %options) = @_;
 	my $self = bless { number => ++$number, node => $node }, $class;
 	$self->{file} = PostgreSQL::Test::Utils::tempdir() . "/writer_$number";
 	my @psql = (
-		'psql', '-XAtq', '-v', 'ON_ERROR_STOP=1', '-h', $node->host, '-p', $node->port, '-d', $node->db,
-		'-o', $self->{file});
+		'psql', '-XAtq', '-v', 'ON_ERROR_STOP=1', '-h', $node->host, '-p', $node->port, '-d', $node->db);
 	my $pause = $options{pause} // 10_000;
 	my $name = $node->name;
 	$self->{pid} = fork // die "fork: $!";
@@ -38,20 +39,31 @@ sub start
 		my $stop = 0;
 		local $SIG{TERM} = sub { $stop = 1; };
 		local $SIG{PIPE} = 'IGNORE';
-		open STDERR, '>', "$self->{file}.err";
-		open my $pipe, '|-', @psql or POSIX::_exit(2);
-		$pipe->autoflush(1);
+		open STDOUT, '>>', $self->{file};
+		open STDERR, '>>', "$self->{file}.err";
+		my $pipe;
 		for (my $id = 1; !$stop; $id++)
 		{
+			if (!$pipe)
+			{
+				open $pipe, '|-', @psql or POSIX::_exit(2);
+				$pipe->autoflush(1);
+			}
 			# A third of the transactions writes another table as well, with a row that changes again and again.
 			my $more =
 			  $id % 3
 			  ? ''
 			  : "WITH u AS (INSERT INTO last_written VALUES ($number, $id, '$name') ON CONFLICT (writer) DO UPDATE SET id = EXCLUDED.id) ";
-			print $pipe "${more}INSERT INTO written VALUES ($number, $id, '$name') RETURNING id;\n" or last;
+			if (!print $pipe "${more}INSERT INTO written VALUES ($number, $id, '$name') RETURNING id;\n")
+			{
+				last if !$options{reconnect};
+				close $pipe;
+				$pipe = undef;
+				usleep(100_000);
+			}
 			usleep($pause);
 		}
-		close $pipe;
+		close $pipe if $pipe;
 		POSIX::_exit(0);
 	}
 	return $self;
