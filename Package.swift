@@ -25,12 +25,13 @@ let package = Package(
         .target(name: "CHost"),
         .target(name: "Engine", dependencies: ["CHost", "Wire", "Conflict", "Membership", "Sequences"]),
         .executableTarget(name: "HotLoops", dependencies: ["Wire", "Conflict"], path: "Tests/HotLoops"),
-        .testTarget(name: "WireTests", dependencies: ["Wire"]),
+        .target(name: "TestSupport", path: "Tests/TestSupport"),
+        .testTarget(name: "WireTests", dependencies: ["Wire", "TestSupport"]),
         // Its model goes through millions of states.
         .testTarget(
-            name: "ConflictTests", dependencies: ["Conflict"],
+            name: "ConflictTests", dependencies: ["Conflict", "TestSupport"],
             swiftSettings: [.unsafeFlags(["-O"], .when(configuration: .debug))]),
-        .testTarget(name: "MembershipTests", dependencies: ["Membership"]),
+        .testTarget(name: "MembershipTests", dependencies: ["Membership", "TestSupport"]),
         .testTarget(
             name: "SequencesTests", dependencies: ["Sequences"],
             swiftSettings: [.unsafeFlags(["-O"], .when(configuration: .debug))]),

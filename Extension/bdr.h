@@ -163,7 +163,7 @@ extern bool bdr_conn_any_kept(void);
 /* host_xact.c */
 extern XLogRecPtr bdr_wal_end(void);
 
-/* host_executor.c: closes what the applying transaction opened; commit = false after an error */
+/* host_executor.c (see host_executor.h): closes what the applying transaction opened; commit = false after an error */
 extern void bdr_executor_end_transaction(bool commit);
 /* closes what is open, for a command that can't have it so; what was written is visible */
 extern void bdr_executor_close(void);

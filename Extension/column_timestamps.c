@@ -6,6 +6,7 @@
  * names, as nodes may have them at different places.
  */
 #include "bdr.h"
+#include "sql_function.h"
 
 #include "access/commit_ts.h"
 #include "access/htup_details.h"
@@ -31,14 +32,9 @@
 
 #define BYTES(value) (const uint8_t *) VARDATA_ANY(value), VARSIZE_ANY_EXHDR(value)
 
-PG_FUNCTION_INFO_V1(bdr_column_timestamps_in);
 PG_FUNCTION_INFO_V1(bdr_column_timestamps_out);
-PG_FUNCTION_INFO_V1(bdr_column_timestamps_recv);
-PG_FUNCTION_INFO_V1(bdr_column_timestamps_send);
 PG_FUNCTION_INFO_V1(bdr_column_timestamps_create);
 PG_FUNCTION_INFO_V1(bdr_column_timestamps_resolve);
-PG_FUNCTION_INFO_V1(bdr_column_timestamps_to_text);
-PG_FUNCTION_INFO_V1(bdr_column_timestamps_to_jsonb);
 PG_FUNCTION_INFO_V1(bdr_column_timestamps_trigger);
 
 static Datum
@@ -51,11 +47,7 @@ Checked(Datum value)
 }
 
 /* In text a value is what a bytea is, in hex: the form for people loses something. */
-Datum
-bdr_column_timestamps_in(PG_FUNCTION_ARGS)
-{
-	return Checked(DirectFunctionCall1(byteain, PG_GETARG_DATUM(0)));
-}
+SQL_FUNCTION(bdr_column_timestamps_in, Checked(DirectFunctionCall1(byteain, PG_GETARG_DATUM(0))));
 
 Datum
 bdr_column_timestamps_out(PG_FUNCTION_ARGS)
@@ -70,17 +62,8 @@ bdr_column_timestamps_out(PG_FUNCTION_ARGS)
 	PG_RETURN_CSTRING(text);
 }
 
-Datum
-bdr_column_timestamps_recv(PG_FUNCTION_ARGS)
-{
-	return Checked(DirectFunctionCall1(bytearecv, PG_GETARG_DATUM(0)));
-}
-
-Datum
-bdr_column_timestamps_send(PG_FUNCTION_ARGS)
-{
-	return DirectFunctionCall1(byteasend, PG_GETARG_DATUM(0));
-}
+SQL_FUNCTION(bdr_column_timestamps_recv, Checked(DirectFunctionCall1(bytearecv, PG_GETARG_DATUM(0))));
+SQL_FUNCTION(bdr_column_timestamps_send, DirectFunctionCall1(byteasend, PG_GETARG_DATUM(0)));
 
 /* bdr.column_timestamps_create(p_source cstring, p_timestamp timestamptz): a value for rows that no node has changed yet. */
 Datum
@@ -109,17 +92,8 @@ TextOf(Datum value, bool json)
 	return text_to_cstring((struct varlena *) text);
 }
 
-Datum
-bdr_column_timestamps_to_text(PG_FUNCTION_ARGS)
-{
-	PG_RETURN_TEXT_P(cstring_to_text(TextOf(PG_GETARG_DATUM(0), false)));
-}
-
-Datum
-bdr_column_timestamps_to_jsonb(PG_FUNCTION_ARGS)
-{
-	return DirectFunctionCall1(jsonb_in, CStringGetDatum(TextOf(PG_GETARG_DATUM(0), true)));
-}
+SQL_FUNCTION(bdr_column_timestamps_to_text, PointerGetDatum(cstring_to_text(TextOf(PG_GETARG_DATUM(0), false))));
+SQL_FUNCTION(bdr_column_timestamps_to_jsonb, DirectFunctionCall1(jsonb_in, CStringGetDatum(TextOf(PG_GETARG_DATUM(0), true))));
 
 bool
 bdr_is_column_timestamps(Oid type)

@@ -5,6 +5,7 @@
  * a value is a varlena that holds the state, and a numeric goes in and out in its own binary format.
  */
 #include "bdr.h"
+#include "sql_function.h"
 
 #include "access/htup_details.h"
 #include "catalog/pg_proc.h"
@@ -84,17 +85,25 @@ SumValue(bytea *state)
 
 /* ---- input and output ----------------------------------------------------------------------------------------- */
 
+/* A state that is written out; NULL when it is a number. */
+static bytea *
+StateInput(uint8 type, const char *text)
+{
+	bytea	   *result = NULL;
+
+	while (scanner_isspace(*text))
+		text++;
+	if (*text == '{')
+		ENGINE_CALL(bdr_engine_crdt_parse(type, (const uint8_t *) text, strlen(text), &result));
+	return result;
+}
+
 static Datum
 CounterInput(uint8 type, const char *text)
 {
-	bytea	   *result = NULL;
-	const char *start = text;
+	bytea	   *result = StateInput(type, text);
 
-	while (scanner_isspace(*start))
-		start++;
-	if (*start == '{')
-		ENGINE_CALL(bdr_engine_crdt_parse(type, (const uint8_t *) start, strlen(start), &result));
-	else
+	if (result == NULL)
 		ENGINE_CALL(bdr_engine_crdt_counter(type, DatumGetInt64(DirectFunctionCall1(int8in, CStringGetDatum(text))), &result));
 	return PointerGetDatum(result);
 }
@@ -111,14 +120,9 @@ CounterFromNumeric(uint8 type, Datum numeric)
 static Datum
 SumInput(uint8 type, const char *text)
 {
-	bytea	   *result = NULL;
-	const char *start = text;
+	bytea	   *result = StateInput(type, text);
 
-	while (scanner_isspace(*start))
-		start++;
-	if (*start == '{')
-		ENGINE_CALL(bdr_engine_crdt_parse(type, (const uint8_t *) start, strlen(start), &result));
-	else
+	if (result == NULL)
 	{
 		Datum		numeric = DirectFunctionCall3(numeric_in, CStringGetDatum(text), ObjectIdGetDatum(InvalidOid),
 												  Int32GetDatum(-1));
@@ -143,79 +147,19 @@ Receive(uint8 type, StringInfo buffer)
 	return PointerGetDatum(result);
 }
 
-PG_FUNCTION_INFO_V1(bdr_crdt_gcounter_in);
-PG_FUNCTION_INFO_V1(bdr_crdt_gcounter_recv);
-PG_FUNCTION_INFO_V1(bdr_crdt_gcounter_from_numeric);
-PG_FUNCTION_INFO_V1(bdr_crdt_gsum_in);
-PG_FUNCTION_INFO_V1(bdr_crdt_gsum_recv);
-PG_FUNCTION_INFO_V1(bdr_crdt_pncounter_in);
-PG_FUNCTION_INFO_V1(bdr_crdt_pncounter_recv);
-PG_FUNCTION_INFO_V1(bdr_crdt_pncounter_from_numeric);
-PG_FUNCTION_INFO_V1(bdr_crdt_pnsum_in);
-PG_FUNCTION_INFO_V1(bdr_crdt_pnsum_recv);
 PG_FUNCTION_INFO_V1(bdr_crdt_out);
-PG_FUNCTION_INFO_V1(bdr_crdt_send);
 PG_FUNCTION_INFO_V1(bdr_crdt_to_text);
 
-Datum
-bdr_crdt_gcounter_in(PG_FUNCTION_ARGS)
-{
-	return CounterInput(GCOUNTER, PG_GETARG_CSTRING(0));
-}
-
-Datum
-bdr_crdt_gcounter_recv(PG_FUNCTION_ARGS)
-{
-	return Receive(GCOUNTER, (StringInfo) PG_GETARG_POINTER(0));
-}
-
-Datum
-bdr_crdt_gcounter_from_numeric(PG_FUNCTION_ARGS)
-{
-	return CounterFromNumeric(GCOUNTER, PG_GETARG_DATUM(0));
-}
-
-Datum
-bdr_crdt_gsum_in(PG_FUNCTION_ARGS)
-{
-	return SumInput(GSUM, PG_GETARG_CSTRING(0));
-}
-
-Datum
-bdr_crdt_gsum_recv(PG_FUNCTION_ARGS)
-{
-	return Receive(GSUM, (StringInfo) PG_GETARG_POINTER(0));
-}
-
-Datum
-bdr_crdt_pncounter_in(PG_FUNCTION_ARGS)
-{
-	return CounterInput(PNCOUNTER, PG_GETARG_CSTRING(0));
-}
-
-Datum
-bdr_crdt_pncounter_recv(PG_FUNCTION_ARGS)
-{
-	return Receive(PNCOUNTER, (StringInfo) PG_GETARG_POINTER(0));
-}
-
-Datum
-bdr_crdt_pncounter_from_numeric(PG_FUNCTION_ARGS)
-{
-	return CounterFromNumeric(PNCOUNTER, PG_GETARG_DATUM(0));
-}
-
-Datum
-bdr_crdt_pnsum_in(PG_FUNCTION_ARGS)
-{
-	return SumInput(PNSUM, PG_GETARG_CSTRING(0));
-}
-
-Datum
-bdr_crdt_pnsum_recv(PG_FUNCTION_ARGS)
-{
-	return Receive(PNSUM, (StringInfo) PG_GETARG_POINTER(0));
-}
+SQL_FUNCTION(bdr_crdt_gcounter_in, CounterInput(GCOUNTER, PG_GETARG_CSTRING(0)));
+SQL_FUNCTION(bdr_crdt_gcounter_recv, Receive(GCOUNTER, (StringInfo) PG_GETARG_POINTER(0)));
+SQL_FUNCTION(bdr_crdt_gcounter_from_numeric, CounterFromNumeric(GCOUNTER, PG_GETARG_DATUM(0)));
+SQL_FUNCTION(bdr_crdt_gsum_in, SumInput(GSUM, PG_GETARG_CSTRING(0)));
+SQL_FUNCTION(bdr_crdt_gsum_recv, Receive(GSUM, (StringInfo) PG_GETARG_POINTER(0)));
+SQL_FUNCTION(bdr_crdt_pncounter_in, CounterInput(PNCOUNTER, PG_GETARG_CSTRING(0)));
+SQL_FUNCTION(bdr_crdt_pncounter_recv, Receive(PNCOUNTER, (StringInfo) PG_GETARG_POINTER(0)));
+SQL_FUNCTION(bdr_crdt_pncounter_from_numeric, CounterFromNumeric(PNCOUNTER, PG_GETARG_DATUM(0)));
+SQL_FUNCTION(bdr_crdt_pnsum_in, SumInput(PNSUM, PG_GETARG_CSTRING(0)));
+SQL_FUNCTION(bdr_crdt_pnsum_recv, Receive(PNSUM, (StringInfo) PG_GETARG_POINTER(0)));
 
 Datum
 bdr_crdt_out(PG_FUNCTION_ARGS)
@@ -228,11 +172,7 @@ bdr_crdt_out(PG_FUNCTION_ARGS)
 }
 
 /* All of it: a client that reads binary has no other way to get it. */
-Datum
-bdr_crdt_send(PG_FUNCTION_ARGS)
-{
-	PG_RETURN_BYTEA_P(PG_GETARG_BYTEA_P_COPY(0));
-}
+SQL_FUNCTION(bdr_crdt_send, PointerGetDatum(PG_GETARG_BYTEA_P_COPY(0)));
 
 Datum
 bdr_crdt_to_text(PG_FUNCTION_ARGS)
@@ -246,32 +186,11 @@ bdr_crdt_to_text(PG_FUNCTION_ARGS)
 
 /* ---- reading and changing ------------------------------------------------------------------------------------- */
 
-PG_FUNCTION_INFO_V1(bdr_crdt_counter_to_int8);
-PG_FUNCTION_INFO_V1(bdr_crdt_counter_to_numeric);
-PG_FUNCTION_INFO_V1(bdr_crdt_sum_to_numeric);
-PG_FUNCTION_INFO_V1(bdr_crdt_add_int8);
-PG_FUNCTION_INFO_V1(bdr_crdt_subtract_int8);
-PG_FUNCTION_INFO_V1(bdr_crdt_add_numeric);
-PG_FUNCTION_INFO_V1(bdr_crdt_subtract_numeric);
 PG_FUNCTION_INFO_V1(bdr_crdt_reset);
 
-Datum
-bdr_crdt_counter_to_int8(PG_FUNCTION_ARGS)
-{
-	PG_RETURN_INT64(CounterValue(PG_GETARG_BYTEA_PP(0)));
-}
-
-Datum
-bdr_crdt_counter_to_numeric(PG_FUNCTION_ARGS)
-{
-	PG_RETURN_NUMERIC(int64_to_numeric(CounterValue(PG_GETARG_BYTEA_PP(0))));
-}
-
-Datum
-bdr_crdt_sum_to_numeric(PG_FUNCTION_ARGS)
-{
-	PG_RETURN_NUMERIC(SumValue(PG_GETARG_BYTEA_PP(0)));
-}
+SQL_FUNCTION(bdr_crdt_counter_to_int8, Int64GetDatum(CounterValue(PG_GETARG_BYTEA_PP(0))));
+SQL_FUNCTION(bdr_crdt_counter_to_numeric, NumericGetDatum(int64_to_numeric(CounterValue(PG_GETARG_BYTEA_PP(0)))));
+SQL_FUNCTION(bdr_crdt_sum_to_numeric, NumericGetDatum(SumValue(PG_GETARG_BYTEA_PP(0))));
 
 static Datum
 AddInteger(FunctionCallInfo fcinfo, bool subtract)
@@ -294,29 +213,10 @@ AddNumeric(FunctionCallInfo fcinfo, bool subtract)
 	PG_RETURN_BYTEA_P(result);
 }
 
-Datum
-bdr_crdt_add_int8(PG_FUNCTION_ARGS)
-{
-	return AddInteger(fcinfo, false);
-}
-
-Datum
-bdr_crdt_subtract_int8(PG_FUNCTION_ARGS)
-{
-	return AddInteger(fcinfo, true);
-}
-
-Datum
-bdr_crdt_add_numeric(PG_FUNCTION_ARGS)
-{
-	return AddNumeric(fcinfo, false);
-}
-
-Datum
-bdr_crdt_subtract_numeric(PG_FUNCTION_ARGS)
-{
-	return AddNumeric(fcinfo, true);
-}
+SQL_FUNCTION(bdr_crdt_add_int8, AddInteger(fcinfo, false));
+SQL_FUNCTION(bdr_crdt_subtract_int8, AddInteger(fcinfo, true));
+SQL_FUNCTION(bdr_crdt_add_numeric, AddNumeric(fcinfo, false));
+SQL_FUNCTION(bdr_crdt_subtract_numeric, AddNumeric(fcinfo, true));
 
 Datum
 bdr_crdt_reset(PG_FUNCTION_ARGS)
@@ -344,57 +244,16 @@ Compare(FunctionCallInfo fcinfo)
 	return order;
 }
 
-PG_FUNCTION_INFO_V1(bdr_crdt_lt);
-PG_FUNCTION_INFO_V1(bdr_crdt_le);
-PG_FUNCTION_INFO_V1(bdr_crdt_eq);
-PG_FUNCTION_INFO_V1(bdr_crdt_ne);
-PG_FUNCTION_INFO_V1(bdr_crdt_ge);
-PG_FUNCTION_INFO_V1(bdr_crdt_gt);
-PG_FUNCTION_INFO_V1(bdr_crdt_cmp);
 PG_FUNCTION_INFO_V1(bdr_crdt_hash);
 PG_FUNCTION_INFO_V1(bdr_crdt_hash_extended);
 
-Datum
-bdr_crdt_lt(PG_FUNCTION_ARGS)
-{
-	PG_RETURN_BOOL(Compare(fcinfo) < 0);
-}
-
-Datum
-bdr_crdt_le(PG_FUNCTION_ARGS)
-{
-	PG_RETURN_BOOL(Compare(fcinfo) <= 0);
-}
-
-Datum
-bdr_crdt_eq(PG_FUNCTION_ARGS)
-{
-	PG_RETURN_BOOL(Compare(fcinfo) == 0);
-}
-
-Datum
-bdr_crdt_ne(PG_FUNCTION_ARGS)
-{
-	PG_RETURN_BOOL(Compare(fcinfo) != 0);
-}
-
-Datum
-bdr_crdt_ge(PG_FUNCTION_ARGS)
-{
-	PG_RETURN_BOOL(Compare(fcinfo) >= 0);
-}
-
-Datum
-bdr_crdt_gt(PG_FUNCTION_ARGS)
-{
-	PG_RETURN_BOOL(Compare(fcinfo) > 0);
-}
-
-Datum
-bdr_crdt_cmp(PG_FUNCTION_ARGS)
-{
-	PG_RETURN_INT32(Compare(fcinfo));
-}
+SQL_FUNCTION(bdr_crdt_lt, BoolGetDatum(Compare(fcinfo) < 0));
+SQL_FUNCTION(bdr_crdt_le, BoolGetDatum(Compare(fcinfo) <= 0));
+SQL_FUNCTION(bdr_crdt_eq, BoolGetDatum(Compare(fcinfo) == 0));
+SQL_FUNCTION(bdr_crdt_ne, BoolGetDatum(Compare(fcinfo) != 0));
+SQL_FUNCTION(bdr_crdt_ge, BoolGetDatum(Compare(fcinfo) >= 0));
+SQL_FUNCTION(bdr_crdt_gt, BoolGetDatum(Compare(fcinfo) > 0));
+SQL_FUNCTION(bdr_crdt_cmp, Int32GetDatum(Compare(fcinfo)));
 
 static bytea *
 HashKey(FunctionCallInfo fcinfo)
@@ -431,10 +290,6 @@ bdr_crdt_hash_extended(PG_FUNCTION_ARGS)
 
 PG_FUNCTION_INFO_V1(bdr_crdt_counter_accum);
 PG_FUNCTION_INFO_V1(bdr_crdt_sum_accum);
-PG_FUNCTION_INFO_V1(bdr_crdt_counter_larger);
-PG_FUNCTION_INFO_V1(bdr_crdt_counter_smaller);
-PG_FUNCTION_INFO_V1(bdr_crdt_sum_larger);
-PG_FUNCTION_INFO_V1(bdr_crdt_sum_smaller);
 
 /* The server's own transition function, with the value in place of the state. */
 Datum
@@ -485,29 +340,10 @@ SumExtreme(FunctionCallInfo fcinfo, PGFunction choose)
 	PG_RETURN_DATUM(PG_ARGISNULL(0) ? value : DirectFunctionCall2(choose, PG_GETARG_DATUM(0), value));
 }
 
-Datum
-bdr_crdt_counter_larger(PG_FUNCTION_ARGS)
-{
-	return CounterExtreme(fcinfo, true);
-}
-
-Datum
-bdr_crdt_counter_smaller(PG_FUNCTION_ARGS)
-{
-	return CounterExtreme(fcinfo, false);
-}
-
-Datum
-bdr_crdt_sum_larger(PG_FUNCTION_ARGS)
-{
-	return SumExtreme(fcinfo, numeric_larger);
-}
-
-Datum
-bdr_crdt_sum_smaller(PG_FUNCTION_ARGS)
-{
-	return SumExtreme(fcinfo, numeric_smaller);
-}
+SQL_FUNCTION(bdr_crdt_counter_larger, CounterExtreme(fcinfo, true));
+SQL_FUNCTION(bdr_crdt_counter_smaller, CounterExtreme(fcinfo, false));
+SQL_FUNCTION(bdr_crdt_sum_larger, SumExtreme(fcinfo, numeric_larger));
+SQL_FUNCTION(bdr_crdt_sum_smaller, SumExtreme(fcinfo, numeric_smaller));
 
 /* ---- merging: (local, old, new) ------------------------------------------------------------------------------- */
 

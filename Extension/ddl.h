@@ -35,6 +35,9 @@ typedef struct BdrDdlPlan
 
 /* ddl_statements.c. enforce: raises ERROR if the statement should be replicated and can't be. */
 extern void bdr_ddl_judge(Node *statement, const char *query, bool enforce, BdrDdlPlan *plan);
+/* The relation that an object is, or is a part of, by the node that the parser has for it in DROP, COMMENT and the like; NULL if
+ * it is not named. False for other objects. */
+extern bool bdr_object_relation(ObjectType type, Node *object, RangeVar **relation);
 
 /* ddl_capture.c */
 typedef struct BdrDdlFrame

@@ -225,12 +225,11 @@ IsLocalKind(ObjectType type)
 		type == OBJECT_SUBSCRIPTION || type == OBJECT_LARGEOBJECT;
 }
 
-/* By the node that the parser has for an object in DROP, COMMENT and the like. */
-static int
-ScopeOfObject(ObjectType type, Node *object)
+bool
+bdr_object_relation(ObjectType type, Node *object, RangeVar **relation)
 {
-	if (IsLocalKind(type))
-		return OURS;
+	List	   *names;
+
 	switch (type)
 	{
 		case OBJECT_TABLE:
@@ -239,20 +238,35 @@ ScopeOfObject(ObjectType type, Node *object)
 		case OBJECT_MATVIEW:
 		case OBJECT_INDEX:
 		case OBJECT_FOREIGN_TABLE:
-			return ScopeOfRelation(makeRangeVarFromNameList(castNode(List, object)));
+			*relation = makeRangeVarFromNameList(castNode(List, object));
+			return true;
 		case OBJECT_COLUMN:
 		case OBJECT_TRIGGER:
 		case OBJECT_RULE:
 		case OBJECT_POLICY:
 		case OBJECT_TABCONSTRAINT:
-			{
-				List	   *names = castNode(List, object);
+			/* the last one is the name of the part */
+			names = castNode(List, object);
+			*relation = list_length(names) < 2 ? NULL :
+				makeRangeVarFromNameList(list_truncate(list_copy(names), list_length(names) - 1));
+			return true;
+		default:
+			return false;
+	}
+}
 
-				/* the last one is the name of the part */
-				if (list_length(names) < 2)
-					return SHARED;
-				return ScopeOfRelation(makeRangeVarFromNameList(list_truncate(list_copy(names), list_length(names) - 1)));
-			}
+/* By the node that the parser has for an object in DROP, COMMENT and the like. */
+static int
+ScopeOfObject(ObjectType type, Node *object)
+{
+	RangeVar   *relation;
+
+	if (IsLocalKind(type))
+		return OURS;
+	if (bdr_object_relation(type, object, &relation))
+		return relation ? ScopeOfRelation(relation) : SHARED;
+	switch (type)
+	{
 		case OBJECT_SCHEMA:
 			return ScopeOfSchemaName(strVal(object));
 		case OBJECT_EXTENSION:

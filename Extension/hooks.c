@@ -13,6 +13,7 @@
  * peers. The last part of this file.
  */
 #include "bdr.h"
+#include "attempt.h"
 #include "compat.h"
 #include "ddl.h"
 #include "ddl_locks.h"
@@ -374,40 +375,19 @@ IsLocalKind(ObjectType type)
 static bool
 IsUserObjectOfKind(ObjectType type, Node *object)
 {
+	RangeVar   *relation;
+
 	if (IsLocalKind(type))
 		return false;
-	switch (type)
-	{
-		case OBJECT_TABLE:
-		case OBJECT_SEQUENCE:
-		case OBJECT_VIEW:
-		case OBJECT_MATVIEW:
-		case OBJECT_INDEX:
-		case OBJECT_FOREIGN_TABLE:
-			return IsUserRelation(makeRangeVarFromNameList(castNode(List, object)));
-		case OBJECT_COLUMN:
-		case OBJECT_TRIGGER:
-		case OBJECT_RULE:
-		case OBJECT_POLICY:
-		case OBJECT_TABCONSTRAINT:
-			{
-				List	   *names = castNode(List, object);
-
-				/* the last one is the name of the part */
-				if (list_length(names) < 2)
-					return true;
-				names = list_truncate(list_copy(names), list_length(names) - 1);
-				return IsUserRelation(makeRangeVarFromNameList(names));
-			}
-		case OBJECT_EXTENSION:
-			return !IsA(object, String) || strcmp(strVal(object), BDR_EXTENSION) != 0;
-		default:
-			if (IsA(object, ObjectWithArgs))
-				return IsUserObject(((ObjectWithArgs *) object)->objname);
-			if (IsA(object, TypeName))
-				return IsUserObject(((TypeName *) object)->names);
-			return true;
-	}
+	if (bdr_object_relation(type, object, &relation))
+		return relation == NULL || IsUserRelation(relation);
+	if (type == OBJECT_EXTENSION)
+		return !IsA(object, String) || strcmp(strVal(object), BDR_EXTENSION) != 0;
+	if (IsA(object, ObjectWithArgs))
+		return IsUserObject(((ObjectWithArgs *) object)->objname);
+	if (IsA(object, TypeName))
+		return IsUserObject(((TypeName *) object)->names);
+	return true;
 }
 
 static bool
@@ -942,33 +922,23 @@ Quieten(Oid database)
 static void
 DropOrigins(List *names)
 {
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
 	ListCell   *cell;
 
 	foreach(cell, names)
 	{
 		char	   *name = lfirst(cell);
+		Attempt		attempt;
 
-		BeginInternalSubTransaction(NULL);
-		MemoryContextSwitchTo(context);
+		BeginAttempt(&attempt);
 		PG_TRY();
 		{
 			replorigin_drop_by_name(name, true, true);
-			ReleaseCurrentSubTransaction();
-			MemoryContextSwitchTo(context);
-			CurrentResourceOwner = owner;
+			EndAttempt(&attempt);
 		}
 		PG_CATCH();
 		{
-			ErrorData  *error;
+			ErrorData  *error = UndoAttempt(&attempt);
 
-			MemoryContextSwitchTo(context);
-			error = CopyErrorData();
-			FlushErrorState();
-			RollbackAndReleaseCurrentSubTransaction();
-			MemoryContextSwitchTo(context);
-			CurrentResourceOwner = owner;
 			ereport(WARNING,
 					(errcode(error->sqlerrcode),
 					 errmsg("could not drop replication origin \"%s\" of the database: %s", name, error->message),

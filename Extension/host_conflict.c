@@ -9,6 +9,7 @@
  * Nothing large is made: a value beyond MAX_TUPLE bytes is never detoasted, and a tuple beyond it is replaced by a mark.
  */
 #include "bdr.h"
+#include "attempt.h"
 #include "compat.h"
 
 #include "access/detoast.h"
@@ -322,41 +323,12 @@ ObjectOf(const JsonRow *row)
 
 /* ---- subtransactions ------------------------------------------------------------------------------------------ */
 
-typedef struct Attempt
-{
-	MemoryContext caller;
-	ResourceOwner owner;
-} Attempt;
-
-static void
-BeginAttempt(Attempt *attempt)
-{
-	attempt->caller = CurrentMemoryContext;
-	attempt->owner = CurrentResourceOwner;
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(attempt->caller);
-}
-
-static void
-EndAttempt(const Attempt *attempt)
-{
-	ReleaseCurrentSubTransaction();
-	MemoryContextSwitchTo(attempt->caller);
-	CurrentResourceOwner = attempt->owner;
-}
-
 /* In PG_CATCH. An error that says that this process shall stop what it does is raised again. */
 static ErrorData *
-UndoAttempt(const Attempt *attempt)
+FailedAttempt(const Attempt *attempt)
 {
-	ErrorData  *error;
+	ErrorData  *error = UndoAttempt(attempt);
 
-	MemoryContextSwitchTo(attempt->caller);
-	error = CopyErrorData();
-	FlushErrorState();
-	RollbackAndReleaseCurrentSubTransaction();
-	MemoryContextSwitchTo(attempt->caller);
-	CurrentResourceOwner = attempt->owner;
 	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
 		ReThrowError(error);
 	return error;
@@ -382,7 +354,7 @@ bdr_host_sql_attempt(const char *sql, int32_t lock_timeout, BdrSqlResult **resul
 		}
 		PG_CATCH();
 		{
-			ErrorData  *error = UndoAttempt(&attempt);
+			ErrorData  *error = FailedAttempt(&attempt);
 
 			if (error->sqlerrcode != ERRCODE_LOCK_NOT_AVAILABLE)
 				ereport(LOG,
@@ -502,7 +474,7 @@ ShowRows(BdrRel *rel, const BdrRelView *view, const BdrConflict *conflict, const
 	}
 	PG_CATCH();
 	{
-		ErrorData  *error = UndoAttempt(&attempt);
+		ErrorData  *error = FailedAttempt(&attempt);
 
 		ereport(DEBUG1,
 				(errmsg_internal("rows of a conflict on \"%s.%s\" can't be shown: %s", view->namespace_name, view->name,
@@ -687,7 +659,7 @@ WritePending(bool with_rows, ErrorData **reason)
 	}
 	PG_CATCH();
 	{
-		*reason = UndoAttempt(&attempt);
+		*reason = FailedAttempt(&attempt);
 	}
 	PG_END_TRY();
 	return written;

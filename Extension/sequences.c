@@ -11,6 +11,7 @@
 #include "bdr.h"
 #include "compat.h"
 #include "sequences.h"
+#include "sql_function.h"
 
 #include <sys/time.h>
 
@@ -54,20 +55,6 @@ PG_FUNCTION_INFO_V1(bdr_seq_currval);
 PG_FUNCTION_INFO_V1(bdr_seq_lastval);
 PG_FUNCTION_INFO_V1(bdr_internal_seq_setval);
 PG_FUNCTION_INFO_V1(bdr_internal_sequence_last);
-PG_FUNCTION_INFO_V1(bdr_extract_timestamp_from_snowflakeid);
-PG_FUNCTION_INFO_V1(bdr_extract_nodeid_from_snowflakeid);
-PG_FUNCTION_INFO_V1(bdr_extract_localseqid_from_snowflakeid);
-PG_FUNCTION_INFO_V1(bdr_timestamp_to_snowflakeid);
-PG_FUNCTION_INFO_V1(bdr_extract_timestamp_from_timeshard);
-PG_FUNCTION_INFO_V1(bdr_extract_nodeid_from_timeshard);
-PG_FUNCTION_INFO_V1(bdr_extract_localseqid_from_timeshard);
-PG_FUNCTION_INFO_V1(bdr_timestamp_to_timeshard);
-PG_FUNCTION_INFO_V1(bdr_gen_ksuuid);
-PG_FUNCTION_INFO_V1(bdr_gen_ksuuid_v2);
-PG_FUNCTION_INFO_V1(bdr_ksuuid_cmp);
-PG_FUNCTION_INFO_V1(bdr_ksuuid_v2_cmp);
-PG_FUNCTION_INFO_V1(bdr_extract_timestamp_from_ksuuid);
-PG_FUNCTION_INFO_V1(bdr_extract_timestamp_from_ksuuid_v2);
 
 /* How far ahead of what is given out the mark on disk is set, ms. After a restart values may be ahead of the clock by this. */
 #define RESERVED_AHEAD 2000
@@ -746,37 +733,26 @@ bdr_internal_sequence_last(PG_FUNCTION_ARGS)
 
 /* ---- values taken apart --------------------------------------------------------------------------------------- */
 
-static Datum
-ExtractTimestamp(char kind, int64 value)
+typedef struct Parts
 {
-	int64		time;
+	int64		time;			/* ms since 1970 */
 	int32		node;
 	int32		counter;
+} Parts;
 
-	bdr_engine_sequence_parts(kind, value, &time, &node, &counter);
-	return TimestampTzGetDatum((time - MS_FROM_1970_TO_2000) * 1000);
+static Parts
+PartsOf(char kind, int64 value)
+{
+	Parts		parts;
+
+	bdr_engine_sequence_parts(kind, value, &parts.time, &parts.node, &parts.counter);
+	return parts;
 }
 
 static Datum
-ExtractNode(char kind, int64 value)
+TimeOf(Parts parts)
 {
-	int64		time;
-	int32		node;
-	int32		counter;
-
-	bdr_engine_sequence_parts(kind, value, &time, &node, &counter);
-	return Int32GetDatum(node);
-}
-
-static Datum
-ExtractCounter(char kind, int64 value)
-{
-	int64		time;
-	int32		node;
-	int32		counter;
-
-	bdr_engine_sequence_parts(kind, value, &time, &node, &counter);
-	return Int32GetDatum(counter);
+	return TimestampTzGetDatum((parts.time - MS_FROM_1970_TO_2000) * 1000);
 }
 
 static Datum
@@ -792,53 +768,15 @@ SmallestAt(char kind, const char *name, TimestampTz time)
 	return Int64GetDatum(value);
 }
 
-Datum
-bdr_extract_timestamp_from_snowflakeid(PG_FUNCTION_ARGS)
-{
-	return ExtractTimestamp(BDR_SEQUENCE_SNOWFLAKEID, PG_GETARG_INT64(0));
-}
-
-Datum
-bdr_extract_nodeid_from_snowflakeid(PG_FUNCTION_ARGS)
-{
-	return ExtractNode(BDR_SEQUENCE_SNOWFLAKEID, PG_GETARG_INT64(0));
-}
-
-Datum
-bdr_extract_localseqid_from_snowflakeid(PG_FUNCTION_ARGS)
-{
-	return ExtractCounter(BDR_SEQUENCE_SNOWFLAKEID, PG_GETARG_INT64(0));
-}
-
-Datum
-bdr_timestamp_to_snowflakeid(PG_FUNCTION_ARGS)
-{
-	return SmallestAt(BDR_SEQUENCE_SNOWFLAKEID, "snowflakeid", PG_GETARG_TIMESTAMPTZ(0));
-}
-
-Datum
-bdr_extract_timestamp_from_timeshard(PG_FUNCTION_ARGS)
-{
-	return ExtractTimestamp(BDR_SEQUENCE_TIMESHARD, PG_GETARG_INT64(0));
-}
-
-Datum
-bdr_extract_nodeid_from_timeshard(PG_FUNCTION_ARGS)
-{
-	return ExtractNode(BDR_SEQUENCE_TIMESHARD, PG_GETARG_INT64(0));
-}
-
-Datum
-bdr_extract_localseqid_from_timeshard(PG_FUNCTION_ARGS)
-{
-	return ExtractCounter(BDR_SEQUENCE_TIMESHARD, PG_GETARG_INT64(0));
-}
-
-Datum
-bdr_timestamp_to_timeshard(PG_FUNCTION_ARGS)
-{
-	return SmallestAt(BDR_SEQUENCE_TIMESHARD, "timeshard", PG_GETARG_TIMESTAMPTZ(0));
-}
+SQL_FUNCTION(bdr_extract_timestamp_from_snowflakeid, TimeOf(PartsOf(BDR_SEQUENCE_SNOWFLAKEID, PG_GETARG_INT64(0))));
+SQL_FUNCTION(bdr_extract_nodeid_from_snowflakeid, Int32GetDatum(PartsOf(BDR_SEQUENCE_SNOWFLAKEID, PG_GETARG_INT64(0)).node));
+SQL_FUNCTION(bdr_extract_localseqid_from_snowflakeid,
+			 Int32GetDatum(PartsOf(BDR_SEQUENCE_SNOWFLAKEID, PG_GETARG_INT64(0)).counter));
+SQL_FUNCTION(bdr_timestamp_to_snowflakeid, SmallestAt(BDR_SEQUENCE_SNOWFLAKEID, "snowflakeid", PG_GETARG_TIMESTAMPTZ(0)));
+SQL_FUNCTION(bdr_extract_timestamp_from_timeshard, TimeOf(PartsOf(BDR_SEQUENCE_TIMESHARD, PG_GETARG_INT64(0))));
+SQL_FUNCTION(bdr_extract_nodeid_from_timeshard, Int32GetDatum(PartsOf(BDR_SEQUENCE_TIMESHARD, PG_GETARG_INT64(0)).node));
+SQL_FUNCTION(bdr_extract_localseqid_from_timeshard, Int32GetDatum(PartsOf(BDR_SEQUENCE_TIMESHARD, PG_GETARG_INT64(0)).counter));
+SQL_FUNCTION(bdr_timestamp_to_timeshard, SmallestAt(BDR_SEQUENCE_TIMESHARD, "timeshard", PG_GETARG_TIMESTAMPTZ(0)));
 
 /* ---- UUIDs ---------------------------------------------------------------------------------------------------- */
 
@@ -867,38 +805,10 @@ KsuuidTime(FunctionCallInfo fcinfo, int version)
 	PG_RETURN_TIMESTAMPTZ(time);
 }
 
-Datum
-bdr_gen_ksuuid(PG_FUNCTION_ARGS)
-{
-	return MakeKsuuid(1, GetCurrentTimestamp());
-}
-
-Datum
-bdr_gen_ksuuid_v2(PG_FUNCTION_ARGS)
-{
-	return MakeKsuuid(2, PG_ARGISNULL(0) ? GetCurrentTimestamp() : PG_GETARG_TIMESTAMPTZ(0));
-}
-
-Datum
-bdr_ksuuid_cmp(PG_FUNCTION_ARGS)
-{
-	PG_RETURN_INT32(bdr_engine_ksuuid_compare(1, PG_GETARG_UUID_P(0)->data, PG_GETARG_UUID_P(1)->data));
-}
-
-Datum
-bdr_ksuuid_v2_cmp(PG_FUNCTION_ARGS)
-{
-	PG_RETURN_INT32(bdr_engine_ksuuid_compare(2, PG_GETARG_UUID_P(0)->data, PG_GETARG_UUID_P(1)->data));
-}
-
-Datum
-bdr_extract_timestamp_from_ksuuid(PG_FUNCTION_ARGS)
-{
-	return KsuuidTime(fcinfo, 1);
-}
-
-Datum
-bdr_extract_timestamp_from_ksuuid_v2(PG_FUNCTION_ARGS)
-{
-	return KsuuidTime(fcinfo, 2);
-}
+SQL_FUNCTION(bdr_gen_ksuuid, MakeKsuuid(1, GetCurrentTimestamp()));
+SQL_FUNCTION(bdr_gen_ksuuid_v2, MakeKsuuid(2, PG_ARGISNULL(0) ? GetCurrentTimestamp() : PG_GETARG_TIMESTAMPTZ(0)));
+SQL_FUNCTION(bdr_ksuuid_cmp, Int32GetDatum(bdr_engine_ksuuid_compare(1, PG_GETARG_UUID_P(0)->data, PG_GETARG_UUID_P(1)->data)));
+SQL_FUNCTION(bdr_ksuuid_v2_cmp,
+			 Int32GetDatum(bdr_engine_ksuuid_compare(2, PG_GETARG_UUID_P(0)->data, PG_GETARG_UUID_P(1)->data)));
+SQL_FUNCTION(bdr_extract_timestamp_from_ksuuid, KsuuidTime(fcinfo, 1));
+SQL_FUNCTION(bdr_extract_timestamp_from_ksuuid_v2, KsuuidTime(fcinfo, 2));

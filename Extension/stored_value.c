@@ -6,13 +6,13 @@
  * whose row has been overwritten or deleted since, and that operation comes to the peer, too.
  */
 #include "bdr.h"
+#include "attempt.h"
 
 #include "access/detoast.h"
 #include "access/relation.h"
 #include "access/table.h"
 #include "access/toast_compression.h"
 #include "access/toast_internals.h"
-#include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
@@ -22,9 +22,7 @@
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
-#include "utils/memutils.h"
 #include "utils/rel.h"
-#include "utils/resowner.h"
 #include "utils/rls.h"
 #include "utils/syscache.h"
 
@@ -71,8 +69,7 @@ bdr_internal_stored_value(PG_FUNCTION_ARGS)
 	Oid			output;
 	bool		varlena;
 	struct varlena *value = palloc0(TOAST_POINTER_SIZE);
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
+	Attempt		attempt;
 	char	   *volatile result = NULL;
 
 	pointer.va_rawsize = PG_GETARG_INT32(3);
@@ -105,25 +102,16 @@ bdr_internal_stored_value(PG_FUNCTION_ARGS)
 	SET_VARTAG_EXTERNAL(value, VARTAG_ONDISK);
 	memcpy(VARDATA_EXTERNAL(value), &pointer, sizeof(pointer));
 
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
+	BeginAttempt(&attempt);
 	PG_TRY();
 	{
 		result = OidOutputFunctionCall(output, PointerGetDatum(PG_DETOAST_DATUM(PointerGetDatum(value))));
-		ReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = owner;
+		EndAttempt(&attempt);
 	}
 	PG_CATCH();
 	{
-		ErrorData  *error;
+		ErrorData  *error = UndoAttempt(&attempt);
 
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = owner;
 		/* what the server says of chunks that are not there */
 		if (error->sqlerrcode != ERRCODE_DATA_CORRUPTED)
 			ReThrowError(error);

@@ -1,6 +1,7 @@
 // Conflict-free counters and sums: what they compute, that their states converge, and that nothing but a state is taken for one.
 
 import Conflict
+import TestSupport
 import Testing
 
 private typealias State = [UInt8]

@@ -1,5 +1,6 @@
 // Connection strings: read as libpq does, and shown without secrets.
 
+import TestSupport
 import Testing
 
 @testable import Membership

@@ -1,5 +1,6 @@
 // List settings, read and written as PostgreSQL does.
 
+import TestSupport
 import Testing
 
 @testable import Membership

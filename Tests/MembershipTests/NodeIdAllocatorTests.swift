@@ -1,6 +1,7 @@
 // Node ids are counted up and never given twice.
 
 import Membership
+import TestSupport
 import Testing
 
 @Suite struct NodeIdAllocatorTests {

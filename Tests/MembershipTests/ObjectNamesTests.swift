@@ -1,5 +1,6 @@
 // Names of slots, origins and subscriptions. The fixed strings here are stored on servers: they must stay.
 
+import TestSupport
 import Testing
 
 @testable import Membership

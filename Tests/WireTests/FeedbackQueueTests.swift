@@ -1,5 +1,6 @@
 // What is confirmed to the sender is safe here: checked against a model that remembers everything.
 
+import TestSupport
 import Testing
 import Wire
 

@@ -1,6 +1,7 @@
 // Mutated messages: each decodes or throws, and nothing that was handed out leads outside of the bytes. The same
 // mutations in every run.
 
+import TestSupport
 import Testing
 import Wire
 

@@ -1,5 +1,6 @@
 // Raw rows: what the server wrote is accepted, and nothing else.
 
+import TestSupport
 import Testing
 
 @testable import Wire

@@ -1,5 +1,6 @@
 // Text as PostgreSQL accepts it, against a decoder that goes by code points.
 
+import TestSupport
 import Testing
 
 @testable import Wire

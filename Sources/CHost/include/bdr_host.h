@@ -442,7 +442,7 @@ int32_t bdr_host_tuple_values(const void *relation_handle, const void *tuple_han
 int32_t bdr_host_output_write(void *output, const uint8_t *prefix, size_t prefix_length, const uint8_t *data,
 							  size_t length, bool last);
 
-/* ---- applying rows (host_executor.c) -------------------------------------------------------------------------- */
+/* ---- applying rows (Extension/host_executor.h tells the files) -------------------------------------------------- */
 
 typedef struct BdrRel BdrRel;
 

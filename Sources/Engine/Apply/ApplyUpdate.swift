@@ -1,4 +1,4 @@
-// Updates, with and without a change of the key.
+// Updates. Those that change the key go on in ApplyKeyChange.swift.
 
 internal import CHost
 internal import Conflict
@@ -50,10 +50,19 @@ extension Applier {
         return found
     }
 
-    func changesKey(_ old: TupleView, _ new: TupleView, _ relation: AppliedRelation) throws -> Bool {
-        try self.builder.withRow(old, relation) { oldRow in
-            try self.otherBuilder.withRow(new, relation) { newRow in
-                try host(bdr_host_same_key(relation.handle, &oldRow, &newRow)) == 0
+    /// Looks for the row and decides; again if it has changed while a conflict trigger was asked.
+    func decide(
+        _ key: TupleView, _ old: TupleView?, _ kind: OldTupleKind, _ relation: AppliedRelation, _ remote: RowVersion,
+        _ asked: inout StreamTriggers.Asked
+    ) throws -> (found: BdrFound, state: LocalState, settled: StreamTriggers.Settled) {
+        while true {
+            let found = try self.find(key, relation)
+            let state = try self.state(relation, found, remote)
+            let decision = decideUpdate(
+                local: state, remote: remote, settings: self.resolvers,
+                differs: try self.differs(old, kind, relation, found))
+            if let settled = try StreamTriggers.settle(decision, relation, found, state, &asked) {
+                return (found, state, settled)
             }
         }
     }
@@ -67,15 +76,8 @@ extension Applier {
         var cleared: Cleared?
         var replaced: OpaquePointer?
         while true {
-            let found = try self.find(key, relation)
-            let state = try self.state(relation, found, remote)
-            guard var settled = try StreamTriggers.settle(
-                decideUpdate(
-                    local: state, remote: remote, settings: self.resolvers,
-                    differs: try self.differs(message.old, message.oldKind, relation, found)), relation, found, state, &asked)
-            else {
-                continue
-            }
+            let (found, state, answer) = try self.decide(key, message.old, message.oldKind, relation, remote, &asked)
+            var settled = answer
             if let cleared {
                 if cleared.isForced && found.found != 0 {
                     settled.decision = settled.decision.conflictType.map { .applyConflict($0) } ?? .apply
@@ -122,15 +124,10 @@ extension Applier {
                     continue
                 }
                 if outcome == BDR_CONFLICT {
-                    switch try self.resolveMultiple(
-                        relation, transaction, key: .tuple(key), row: .tuple(sent), after: cleared)
-                    {
-                    case .lookAgain: break
-                    case .removed(let what): cleared = what
-                    case .replaced(let row):
-                        cleared = Cleared(isForced: true, isAnswered: true)
-                        replaced = row
-                    case .kept: return
+                    guard try self.resolveMultiple(
+                        relation, transaction, key: .tuple(key), row: .tuple(sent), &cleared, replaced: &replaced)
+                    else {
+                        return
                     }
                     continue
                 }
@@ -177,115 +174,6 @@ extension Applier {
             }
             return
         }
-    }
-
-    /// An UPDATE that changes the key: the old key is deleted, and the row is written under the new one.
-    func updateKey(
-        _ message: UpdateMessage, _ old: TupleView, _ relation: AppliedRelation, _ transaction: BeginMessage
-    ) throws {
-        let remote = self.version(transaction)
-        var found = try self.find(old, relation)
-        var state = try self.state(relation, found, remote)
-        var asked = StreamTriggers.Asked()
-        var answer = try StreamTriggers.settle(
-            decideUpdate(
-                local: state, remote: remote, settings: self.resolvers,
-                differs: try self.differs(old, message.oldKind, relation, found)), relation, found, state, &asked)
-        while answer == nil {
-            found = try self.find(old, relation)
-            state = try self.state(relation, found, remote)
-            answer = try StreamTriggers.settle(
-                decideUpdate(
-                    local: state, remote: remote, settings: self.resolvers,
-                    differs: try self.differs(old, message.oldKind, relation, found)), relation, found, state, &asked)
-        }
-        guard let settled = answer else {
-            return
-        }
-        let decision = settled.decision
-        if decision.conflictType != nil {
-            bdr_host_progress_count(Int32(found.found == 0 ? BDR_COUNT_MISSING : BDR_COUNT_CONFLICT), 1)
-        }
-        if case .error(let type) = decision {
-            throw Self.resolverError(type)
-        }
-        try self.record(
-            decision, relation, transaction, found: found, local: state, key: .tuple(old), remote: .tuple(message.new),
-            isStored: false, byUser: settled.byUser)
-        if case .skip = decision, settled.byUser || state.isOlder(than: remote) {
-            // not the times say so, but the resolver or a trigger
-            return
-        }
-        var message = message
-        if let row = settled.row {
-            message.new = .kept(row)
-        }
-        // a trigger or the resolver wants it, not the times: what has come since is looked at anew otherwise
-        let wins = decision == .applyConflict(.updateOriginChange) || decision == .applyConflict(.updateDiffering)
-        let isForced = settled.byUser || (wins && !state.isOlder(than: remote))
-        if decision == .apply || wins,
-            let texts = try self.unchangedValues(message, relation, remote, found),
-            try self.rename(message, old, relation, remote, texts, isForced: isForced)
-        {
-            bdr_host_progress_count(Int32(BDR_COUNT_UPDATE), 1)
-            return
-        }
-        // under its new key it is a new row, which lacks columns as any other does
-        if !self.fillsColumns(relation), try self.find(message.new, relation).found == 0 {
-            try self.dropLacking(relation, transaction, key: .tuple(old), remote: .tuple(message.new))
-            return
-        }
-        // the old row can't lend its values
-        let texts = try self.unchangedValues(message, relation, remote, BdrFound())
-        try self.deleteRow(old, relation, transaction, ofKeyChange: true, isForced: isForced)
-        guard let texts else {
-            // what comes later decides about the new key
-            return
-        }
-        let written = try self.withNew(message, texts, relation) { row in
-            row.old = nil
-            return try self.write(&row, relation, transaction, isNewKey: true)
-        }
-        if written {
-            bdr_host_progress_count(Int32(BDR_COUNT_UPDATE), 1)
-        }
-    }
-
-    /// Gives a row another key in place, when that is free.
-    /// - Returns: whether it was done.
-    func rename(
-        _ message: UpdateMessage, _ old: TupleView, _ relation: AppliedRelation, _ remote: RowVersion,
-        _ texts: [Int: String?], isForced: Bool
-    ) throws -> Bool {
-        func isFree() throws -> Bool {
-            let found = try self.find(message.new, relation)
-            return try found.found == 0 && self.state(relation, found, remote) == .unknown
-        }
-        guard try isFree() else {
-            return false
-        }
-        let found = try self.find(old, relation)
-        guard found.found != 0, try isForced || self.state(relation, found, remote).isOlder(than: remote) else {
-            return false
-        }
-        if self.keepsStamps {
-            try host(bdr_host_stamp(relation.handle))
-        }
-        var other = BdrFound()
-        let outcome = try self.withNew(message, texts, relation) { row in
-            try host(bdr_host_update_found(relation.handle, &row, &other))
-        }
-        guard outcome == BDR_DONE else {
-            return false
-        }
-        // one that deletes the new key meanwhile has not seen the row
-        _ = try self.find(message.new, relation)
-        var stamps = BdrStamps()
-        try host(bdr_host_stamps(relation.handle, &stamps))
-        if try self.newest(stamps) != nil {
-            throw BdrError("40001", "a row of \"\(relation.qualifiedName)\" was deleted while it got its key")
-        }
-        return true
     }
 
     func withNew<R>(

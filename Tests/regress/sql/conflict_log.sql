@@ -1,29 +1,14 @@
 -- What is told of conflicts, and how they are resolved: history, counters, resolvers, settings, rights.
 
 SET bdr.ddl_replication = off; SET client_min_messages = error;
-\getenv abs_srcdir PG_ABS_SRCDIR
-\set apart :abs_srcdir '/include/apart.sql'
-\i :apart
-CREATE TABLE clog (id int PRIMARY KEY, code text UNIQUE, v text);
-CREATE TYPE clog_mood AS ENUM ('fine', 'bad');
-CREATE TABLE clog_types (id bigint PRIMARY KEY, n numeric, f float8, b boolean, t text, j json, jb jsonb, a int[], ts timestamptz,
-	by bytea, mood clog_mood, g int GENERATED ALWAYS AS (id * 2) STORED, nothing text);
-CREATE TABLE clog_full (x int, y text);
-ALTER TABLE clog_full REPLICA IDENTITY FULL;
+\getenv dir PG_ABS_SRCDIR
+\cd :dir/include
+\i conflict_log.sql
 CREATE TABLE clog_columns (id int PRIMARY KEY, v text, only_on_one text);
-CREATE TABLE clog_parts (id int PRIMARY KEY, v text) PARTITION BY RANGE (id);
 CREATE TABLE clog_parts_low PARTITION OF clog_parts FOR VALUES FROM (0) TO (1000);
-\c node2
-SET bdr.ddl_replication = off; SET client_min_messages = error;
-\i :apart
-CREATE TABLE clog (id int PRIMARY KEY, code text UNIQUE, v text);
-CREATE TYPE clog_mood AS ENUM ('fine', 'bad');
-CREATE TABLE clog_types (id bigint PRIMARY KEY, n numeric, f float8, b boolean, t text, j json, jb jsonb, a int[], ts timestamptz,
-	by bytea, mood clog_mood, g int GENERATED ALWAYS AS (id * 2) STORED, nothing text);
-CREATE TABLE clog_full (x int, y text);
-ALTER TABLE clog_full REPLICA IDENTITY FULL;
+\i two.sql
+\i conflict_log.sql
 CREATE TABLE clog_columns (id int PRIMARY KEY, v text, only_on_two text);
-CREATE TABLE clog_parts (id int PRIMARY KEY, v text) PARTITION BY RANGE (id);
 CREATE TABLE clog_parts_all PARTITION OF clog_parts DEFAULT;
 CREATE VIEW told AS SELECT conflict_type, conflict_resolution AS res, relname, conflict_index AS index, key_tuple AS key, remote_tuple,
 	local_tuple, apply_tuple, local_tuple_node_id AS local_node, origin_node_id AS origin, remote_change_nr AS nr,
@@ -72,8 +57,7 @@ SELECT bdr.wait_slot_confirm_lsn();
 \x on
 SELECT * FROM told;
 \x off
-\c node1
-SET bdr.ddl_replication = off; SET client_min_messages = error;
+\i one.sql
 CREATE VIEW told AS SELECT conflict_type, conflict_resolution AS res, relname, conflict_index AS index, key_tuple AS key, remote_tuple,
 	local_tuple, apply_tuple, local_tuple_node_id AS local_node, origin_node_id AS origin, remote_change_nr AS nr,
 	remote_commit_time > local_tuple_commit_time AS newer
@@ -129,8 +113,7 @@ TRUNCATE bdr.conflict_history;
 INSERT INTO clog VALUES (21, 'another', 'from two');
 UPDATE clog SET v = 'y' WHERE id = 1;
 SELECT bdr.wait_slot_confirm_lsn();
-\c node1
-SET bdr.ddl_replication = off; SET client_min_messages = error;
+\i one.sql
 SELECT conflict_type, res, key, remote_tuple, apply_tuple FROM told;
 
 -- error: replication from there stops, and goes on when another resolver is chosen
@@ -166,8 +149,7 @@ CALL stops_until('insert_exists', 'update_if_newer');
 CALL stops_until('update_origin_change', 'update_if_newer');
 \c node2
 SELECT bdr.wait_slot_confirm_lsn();
-\c node1
-SET bdr.ddl_replication = off; SET client_min_messages = error;
+\i one.sql
 SELECT conflict_type, res, key, remote_tuple, local_tuple, apply_tuple, newer FROM told;
 SELECT nskipped - :before_nskipped AS counted_once FROM bdr.stat_conflicts WHERE relname = 'clog' AND conflict_type = 'delete_missing';
 SELECT pg_replication_origin_drop('bdr_regress_unheard');
@@ -179,8 +161,7 @@ SELECT pg_reload_conf();
 CALL together();
 \c node1
 SELECT bdr.wait_slot_confirm_lsn();
-\c node2
-SET bdr.ddl_replication = off; SET client_min_messages = error;
+\i two.sql
 SELECT bdr.wait_slot_confirm_lsn();
 
 -- Refused
@@ -260,8 +241,7 @@ UPDATE clog SET code = 'large as well' WHERE id = 100;
 UPDATE clog SET code = repeat('0123456789', 250), v = repeat('x', 64000) WHERE id = 101;
 UPDATE clog SET v = 'small again' WHERE id = 101;
 SELECT bdr.wait_slot_confirm_lsn();
-\c node2
-SET bdr.ddl_replication = off; SET client_min_messages = error;
+\i two.sql
 \x on
 SELECT conflict_type, res, index, key, left(remote_tuple::text, 100) AS remote, left(local_tuple::text, 100) AS local, left(apply_tuple::text, 100) AS applied FROM told;
 \x off
@@ -275,8 +255,7 @@ CREATE FUNCTION fragile_fails(fragile) RETURNS cstring LANGUAGE internal IMMUTAB
 CREATE TYPE fragile (INPUT = fragile_in, OUTPUT = fragile_out, LIKE = int4);
 CREATE TABLE clog_fragile (id int PRIMARY KEY, f fragile);
 CALL apart();
-\c node1
-SET bdr.ddl_replication = off; SET client_min_messages = error;
+\i one.sql
 CREATE TABLE clog_fragile (id int PRIMARY KEY, f int);
 CALL apart();
 INSERT INTO clog_fragile VALUES (1, 1), (2, 2);
@@ -286,8 +265,7 @@ UPDATE pg_type SET typoutput = 'fragile_fails'::regproc WHERE typname = 'fragile
 CALL together();
 \c node1
 SELECT bdr.wait_slot_confirm_lsn();
-\c node2
-SET bdr.ddl_replication = off; SET client_min_messages = error;
+\i two.sql
 SELECT conflict_type, res, index, key, remote_tuple, local_tuple, apply_tuple, local_node, newer FROM told;
 UPDATE pg_type SET typoutput = 'fragile_out'::regproc WHERE typname = 'fragile';
 TRUNCATE bdr.conflict_history;
@@ -299,16 +277,14 @@ CALL deletes_missing(100);
 CALL together();
 DELETE FROM clog WHERE id = 100;
 SELECT bdr.wait_slot_confirm_lsn();
-\c node2
-SET bdr.ddl_replication = off; SET client_min_messages = error;
+\i two.sql
 SELECT conflict_type, res, relname, key FROM told;
 ALTER TABLE bdr.conflict_history DROP CONSTRAINT no_contents, ADD CONSTRAINT no_rows CHECK (conflict_type = '') NOT VALID;
 CALL deletes_missing(101);
 \c node1
 DELETE FROM clog WHERE id = 101;
 SELECT bdr.wait_slot_confirm_lsn();
-\c node2
-SET bdr.ddl_replication = off; SET client_min_messages = error;
+\i two.sql
 SELECT count(*) FROM told;
 SELECT nconflict, nunrecorded FROM bdr.stat_conflicts WHERE relname = 'clog' AND conflict_type = 'delete_missing';
 SELECT count(*) AS errors FROM bdr.worker_errors;
@@ -324,8 +300,7 @@ CALL deletes_missing(1);
 \c node1
 DELETE FROM clog WHERE id = 1;
 SELECT bdr.wait_slot_confirm_lsn();
-\c node2
-SET bdr.ddl_replication = off; SET client_min_messages = error;
+\i two.sql
 SELECT count(*) FROM told;
 SELECT nconflict - :before_nconflict AS nconflict, nunrecorded - :before_nunrecorded AS nunrecorded
 	FROM bdr.stat_conflicts WHERE relname = 'clog' AND conflict_type = 'delete_missing';
@@ -368,8 +343,7 @@ CALL deletes_missing(10);
 DELETE FROM clog_full;
 DELETE FROM clog WHERE id = 10;
 SELECT bdr.wait_slot_confirm_lsn();
-\c node2
-SET bdr.ddl_replication = off; SET client_min_messages = error;
+\i two.sql
 SELECT relname FROM bdr.conflict_history ORDER BY 1;
 SET ROLE regress_owner;
 SELECT relname, key_tuple FROM bdr.conflict_history;
@@ -412,8 +386,7 @@ DROP VIEW told;
 DROP PROCEDURE apart, together, deletes_missing;
 DROP ROLE regress_owner, regress_other, regress_member, regress_reader, regress_stats, regress_admin;
 SELECT pg_replication_origin_drop('bdr_regress_unheard');
-\c node1
-SET bdr.ddl_replication = off; SET client_min_messages = error;
+\i one.sql
 DELETE FROM bdr.conflict_resolver;
 TRUNCATE bdr.conflict_history;
 DROP TABLE clog, clog_types, clog_full, clog_columns, clog_parts, clog_fragile;

@@ -1,16 +1,15 @@
 -- Conflict triggers and several rows in the way; conflicts of rows that differ only in what was merged.
 
 SET bdr.ddl_replication = off; SET client_min_messages = error;
-\getenv abs_srcdir PG_ABS_SRCDIR
-\set apart :abs_srcdir '/include/apart.sql'
-\i :apart
+\getenv dir PG_ABS_SRCDIR
+\cd :dir/include
+\i apart.sql
 CREATE TABLE cm (id int PRIMARY KEY, code text UNIQUE, other text UNIQUE, v text);
 CREATE TABLE cm_crdt (id int PRIMARY KEY, n bdr.crdt_pncounter DEFAULT 0, d bdr.crdt_delta_counter DEFAULT 0, v text);
 ALTER TABLE cm_crdt REPLICA IDENTITY FULL;
 ALTER TABLE cm REPLICA IDENTITY FULL;
-\c node2
-SET bdr.ddl_replication = off; SET client_min_messages = error;
-\i :apart
+\i two.sql
+\i apart.sql
 CREATE TABLE cm (only_here int DEFAULT 7, id int PRIMARY KEY, code text UNIQUE, other text UNIQUE, v text);
 CREATE TABLE cm_crdt (id int PRIMARY KEY, n bdr.crdt_pncounter DEFAULT 0, d bdr.crdt_delta_counter DEFAULT 0, v text);
 ALTER TABLE cm_crdt REPLICA IDENTITY FULL;
@@ -101,8 +100,7 @@ SELECT bdr.wait_slot_confirm_lsn();
 SELECT id, #n AS n, d, v FROM cm_crdt ORDER BY id;
 SELECT type, resolution, key FROM told;
 SELECT relname, conflict_type, nconflict FROM bdr.stat_conflicts WHERE relname = 'cm_crdt' ORDER BY 2;
-\c node1
-SET bdr.ddl_replication = off; SET client_min_messages = error;
+\i one.sql
 SELECT id, #n AS n, d, v FROM cm_crdt ORDER BY id;
 SELECT conflict_type, conflict_resolution, key_tuple ->> 'id' AS key FROM bdr.conflict_history WHERE relname = 'cm_crdt' ORDER BY local_time;
 
@@ -111,8 +109,7 @@ DELETE FROM bdr.conflict_resolver;
 TRUNCATE bdr.conflict_history;
 DROP TABLE cm, cm_crdt;
 DROP PROCEDURE apart, together;
-\c node2
-SET bdr.ddl_replication = off; SET client_min_messages = error;
+\i two.sql
 SELECT count(*) AS errors FROM bdr.worker_errors;
 TRUNCATE bdr.conflict_history;
 DROP VIEW told;

@@ -5,22 +5,9 @@
 -- resolves as the round says, two as a new node does.
 
 SET bdr.ddl_replication = off; SET client_min_messages = error;
-\getenv abs_srcdir PG_ABS_SRCDIR
-\set apart :abs_srcdir '/include/apart.sql'
-CREATE TABLE ct_step (nr serial PRIMARY KEY, step text, statement text);
-CREATE TABLE ct_skip (id int PRIMARY KEY, code text UNIQUE, other text UNIQUE, v text);
-CREATE TABLE ct_update (LIKE ct_skip INCLUDING ALL);
-CREATE TABLE ct_newer (LIKE ct_skip INCLUDING ALL);
-CREATE TABLE ct_error (LIKE ct_skip INCLUDING ALL);
-CREATE PROCEDURE run(which text, relation text) LANGUAGE plpgsql AS $$
-DECLARE
-	s record;
-BEGIN
-	FOR s IN SELECT statement FROM ct_step WHERE step = which ORDER BY nr LOOP
-		EXECUTE replace(replace(s.statement, '@', relation), '#', quote_literal(which));
-	END LOOP;
-END $$;
-\i :apart
+\getenv dir PG_ABS_SRCDIR
+\cd :dir/include
+\i conflict_types.sql
 CREATE PROCEDURE resolve(types text[], resolver text) LANGUAGE plpgsql AS $$
 BEGIN
 	PERFORM bdr.alter_node_set_conflict_resolver('one', t, resolver) FROM unnest(types) t;
@@ -32,35 +19,12 @@ BEGIN
 	PERFORM bdr.alter_node_set_conflict_resolver('one', type, resolver);
 	COMMIT;
 END $$;
-CREATE VIEW told AS SELECT conflict_type AS type, conflict_resolution AS resolution, conflict_index AS index, key_tuple ->> 'id' AS key,
-	remote_tuple ->> 'id' AS rid, remote_tuple ->> 'v' AS remote, local_tuple ->> 'id' AS lid, local_tuple ->> 'v' AS local,
-	apply_tuple ->> 'id' AS aid, apply_tuple ->> 'v' AS applied, remote_commit_time > local_tuple_commit_time AS newer
-	FROM bdr.conflict_history ORDER BY local_time, remote_change_nr;
 CREATE VIEW counted AS SELECT relname, conflict_type, nconflict, napplied, nskipped, nunrecorded FROM bdr.stat_conflicts;
-\c node2
-SET bdr.ddl_replication = off; SET client_min_messages = error;
-CREATE TABLE ct_step (nr serial PRIMARY KEY, step text, statement text);
-CREATE TABLE ct_skip (id int PRIMARY KEY, code text UNIQUE, other text UNIQUE, v text);
-CREATE TABLE ct_update (LIKE ct_skip INCLUDING ALL);
-CREATE TABLE ct_newer (LIKE ct_skip INCLUDING ALL);
-CREATE TABLE ct_error (LIKE ct_skip INCLUDING ALL);
-CREATE PROCEDURE run(which text, relation text) LANGUAGE plpgsql AS $$
-DECLARE
-	s record;
-BEGIN
-	FOR s IN SELECT statement FROM ct_step WHERE step = which ORDER BY nr LOOP
-		EXECUTE replace(replace(s.statement, '@', relation), '#', quote_literal(which));
-	END LOOP;
-END $$;
-\i :apart
-CREATE VIEW told AS SELECT conflict_type AS type, conflict_resolution AS resolution, conflict_index AS index, key_tuple ->> 'id' AS key,
-	remote_tuple ->> 'id' AS rid, remote_tuple ->> 'v' AS remote, local_tuple ->> 'id' AS lid, local_tuple ->> 'v' AS local,
-	apply_tuple ->> 'id' AS aid, apply_tuple ->> 'v' AS applied, remote_commit_time > local_tuple_commit_time AS newer
-	FROM bdr.conflict_history ORDER BY local_time, remote_change_nr;
+\i two.sql
+\i conflict_types.sql
 TRUNCATE bdr.conflict_history;
 
-\c node1
-SET bdr.ddl_replication = off; SET client_min_messages = error;
+\i one.sql
 TRUNCATE bdr.conflict_history;
 ALTER SYSTEM SET bdr.max_worker_backoff_delay = '100ms';
 SELECT pg_reload_conf();
@@ -129,27 +93,9 @@ SELECT bdr.wait_slot_confirm_lsn();
 -- skip: the local state stays.
 CALL resolve('{insert_exists,insert_recently_deleted,update_origin_change,update_missing,update_recently_deleted,update_pkey_exists,
 	multiple_unique_conflicts,delete_recently_updated,delete_missing}', 'skip');
-\c node2
-CALL run('two 0', 'ct_skip');
-SELECT bdr.wait_slot_confirm_lsn();
-CALL apart();
-\c node1
-CALL apart();
-CALL run('one 0', 'ct_skip');
-\c node2
-CALL run('two 1', 'ct_skip');
-\c node1
-CALL run('one 2 forgets', 'ct_skip');
-CALL run('one 2', 'ct_skip');
-\c node2
-CALL run('two 3', 'ct_skip');
-\c node1
-CALL together();
-\c node2
-SELECT bdr.wait_slot_confirm_lsn();
-CALL together();
-\c node1
-SELECT bdr.wait_slot_confirm_lsn();
+\set relation ct_skip
+\i conflict_types_apart.sql
+\i conflict_types_together.sql
 SELECT * FROM told;
 SELECT * FROM counted WHERE relname = 'ct_skip' ORDER BY conflict_type;
 TABLE ct_skip ORDER BY id;
@@ -163,27 +109,9 @@ TRUNCATE bdr.conflict_history;
 CALL resolve('{insert_exists,insert_recently_deleted,update_origin_change,update_pkey_exists,multiple_unique_conflicts,
 	delete_recently_updated}', 'update');
 CALL resolve('{update_missing,update_recently_deleted}', 'insert_or_error');
-\c node2
-CALL run('two 0', 'ct_update');
-SELECT bdr.wait_slot_confirm_lsn();
-CALL apart();
-\c node1
-CALL apart();
-CALL run('one 0', 'ct_update');
-\c node2
-CALL run('two 1', 'ct_update');
-\c node1
-CALL run('one 2 forgets', 'ct_update');
-CALL run('one 2', 'ct_update');
-\c node2
-CALL run('two 3', 'ct_update');
-\c node1
-CALL together();
-\c node2
-SELECT bdr.wait_slot_confirm_lsn();
-CALL together();
-\c node1
-SELECT bdr.wait_slot_confirm_lsn();
+\set relation ct_update
+\i conflict_types_apart.sql
+\i conflict_types_together.sql
 SELECT * FROM told;
 SELECT * FROM counted WHERE relname = 'ct_update' ORDER BY conflict_type;
 TABLE ct_update ORDER BY id;
@@ -197,27 +125,9 @@ TRUNCATE bdr.conflict_history;
 CALL resolve('{insert_exists,update_origin_change,update_pkey_exists,multiple_unique_conflicts}', 'update_if_newer');
 CALL resolve('{insert_recently_deleted,delete_recently_updated,delete_missing}', 'skip');
 CALL resolve('{update_missing,update_recently_deleted}', 'insert_or_skip');
-\c node2
-CALL run('two 0', 'ct_newer');
-SELECT bdr.wait_slot_confirm_lsn();
-CALL apart();
-\c node1
-CALL apart();
-CALL run('one 0', 'ct_newer');
-\c node2
-CALL run('two 1', 'ct_newer');
-\c node1
-CALL run('one 2 forgets', 'ct_newer');
-CALL run('one 2', 'ct_newer');
-\c node2
-CALL run('two 3', 'ct_newer');
-\c node1
-CALL together();
-\c node2
-SELECT bdr.wait_slot_confirm_lsn();
-CALL together();
-\c node1
-SELECT bdr.wait_slot_confirm_lsn();
+\set relation ct_newer
+\i conflict_types_apart.sql
+\i conflict_types_together.sql
 SELECT * FROM told;
 SELECT * FROM counted WHERE relname = 'ct_newer' ORDER BY conflict_type;
 TABLE ct_newer ORDER BY id;
@@ -231,21 +141,8 @@ TRUNCATE bdr.conflict_history;
 -- error: each stops replication until another resolver is chosen.
 CALL resolve('{insert_exists,insert_recently_deleted,update_origin_change,update_missing,update_recently_deleted,update_pkey_exists,
 	multiple_unique_conflicts,delete_recently_updated,delete_missing}', 'error');
-\c node2
-CALL run('two 0', 'ct_error');
-SELECT bdr.wait_slot_confirm_lsn();
-CALL apart();
-\c node1
-CALL apart();
-CALL run('one 0', 'ct_error');
-\c node2
-CALL run('two 1', 'ct_error');
-\c node1
-CALL run('one 2 forgets', 'ct_error');
-CALL run('one 2', 'ct_error');
-\c node2
-CALL run('two 3', 'ct_error');
-\c node1
+\set relation ct_error
+\i conflict_types_apart.sql
 SELECT bdr.alter_subscription_enable();
 CALL stops_until('insert_exists', 'update_if_newer');
 CALL stops_until('delete_missing', 'skip');
@@ -257,12 +154,7 @@ CALL stops_until('multiple_unique_conflicts', 'update_if_newer');
 CALL stops_until('delete_recently_updated', 'skip');
 CALL stops_until('update_missing', 'insert_or_skip');
 DELETE FROM bdr.worker_error;
-CALL together();
-\c node2
-SELECT bdr.wait_slot_confirm_lsn();
-CALL together();
-\c node1
-SELECT bdr.wait_slot_confirm_lsn();
+\i conflict_types_together.sql
 SELECT count(*) AS told, count(*) FILTER (WHERE resolution = 'skip') AS skipped FROM told;
 SELECT * FROM counted WHERE relname = 'ct_error' ORDER BY conflict_type;
 TABLE ct_error ORDER BY id;
@@ -270,8 +162,7 @@ TRUNCATE bdr.conflict_history;
 \c node2
 TABLE ct_error ORDER BY id;
 TRUNCATE bdr.conflict_history;
-\c node1
-SET bdr.ddl_replication = off; SET client_min_messages = error;
+\i one.sql
 
 SELECT count(*) AS errors FROM bdr.worker_errors;
 ALTER SYSTEM RESET bdr.max_worker_backoff_delay;
@@ -280,8 +171,7 @@ DELETE FROM bdr.conflict_resolver;
 DROP VIEW told, counted;
 DROP TABLE ct_step, ct_skip, ct_update, ct_newer, ct_error;
 DROP PROCEDURE run, apart, together, resolve, stops_until;
-\c node2
-SET bdr.ddl_replication = off; SET client_min_messages = error;
+\i two.sql
 SELECT count(*) AS errors FROM bdr.worker_errors;
 DROP VIEW told;
 DROP TABLE ct_step, ct_skip, ct_update, ct_newer, ct_error;

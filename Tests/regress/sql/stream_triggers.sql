@@ -1,17 +1,16 @@
 -- Stream triggers: functions that see the changes of the other node before they are applied. Conflicts are made as in conflict_log.
 
 SET bdr.ddl_replication = off; SET client_min_messages = error;
-\getenv abs_srcdir PG_ABS_SRCDIR
-\set apart :abs_srcdir '/include/apart.sql'
-\i :apart
+\getenv dir PG_ABS_SRCDIR
+\cd :dir/include
+\i apart.sql
 CREATE TABLE st (id int PRIMARY KEY, v int, w int, x int DEFAULT 7);
 CREATE TABLE st_full (id int PRIMARY KEY, v text);
 ALTER TABLE st_full REPLICA IDENTITY FULL;
 CREATE TABLE st_parts (id int PRIMARY KEY, v int) PARTITION BY RANGE (id);
 CREATE TABLE st_parts_all PARTITION OF st_parts DEFAULT;
-\c node2
-SET bdr.ddl_replication = off; SET client_min_messages = error;
-\i :apart
+\i two.sql
+\i apart.sql
 CREATE TABLE st (x int DEFAULT 8, id int PRIMARY KEY, v int, w int);
 CREATE TABLE st_full (id int PRIMARY KEY, v text);
 ALTER TABLE st_full REPLICA IDENTITY FULL;
@@ -137,8 +136,7 @@ SELECT bdr.wait_slot_confirm_lsn();
 \c node1
 SELECT to_regclass('st_seen') IS NULL AS not_here;
 SELECT * FROM st ORDER BY id;
-\c node2
-SET bdr.ddl_replication = off; SET client_min_messages = error;
+\i two.sql
 SELECT bdr.drop_trigger('a tell_bdrt', 'st'), bdr.drop_trigger('tell', 'st');
 SELECT bdr.drop_trigger('tell', 'st');
 SET client_min_messages = notice;
@@ -172,8 +170,7 @@ DELETE FROM st WHERE id IN (20, 23) OR id BETWEEN 30 AND 40;
 UPDATE st SET id = 50 WHERE id = 24;
 UPDATE st SET w = 5 WHERE id = 26;
 SELECT bdr.wait_slot_confirm_lsn();
-\c node2
-SET bdr.ddl_replication = off; SET client_min_messages = error;
+\i two.sql
 SELECT * FROM st WHERE id >= 20 ORDER BY id;
 SELECT bdr.drop_trigger('a', 'st'), bdr.drop_trigger('b', 'st');
 
@@ -215,8 +212,7 @@ CALL together();
 \c node1
 SELECT bdr.wait_slot_confirm_lsn();
 CALL together();
-\c node2
-SET bdr.ddl_replication = off; SET client_min_messages = error;
+\i two.sql
 SELECT * FROM st WHERE id >= 60 ORDER BY id;
 SELECT conflict_type, conflict_resolution, remote_tuple, local_tuple, apply_tuple FROM bdr.conflict_history WHERE relname = 'st'
 	ORDER BY local_time, remote_change_nr;
@@ -233,15 +229,13 @@ SELECT bdr.drop_trigger('sum', 'st');
 SELECT bdr.create_transform_trigger('bad', '{INSERT}', 'st', 'st_sum()');
 \c node1
 INSERT INTO st VALUES (70, 1);
-\c node2
-SET bdr.ddl_replication = off; SET client_min_messages = error;
+\i two.sql
 CALL wait_for('EXISTS (SELECT FROM bdr.worker_error WHERE error_message LIKE ''%not this one%'')');
 SELECT regexp_replace(error_context, 'commit LSN [0-9A-F/]+', 'commit LSN') FROM bdr.worker_error WHERE error_message LIKE '%not this one%' LIMIT 1;
 SELECT bdr.drop_trigger('bad', 'st');
 \c node1
 SELECT bdr.wait_slot_confirm_lsn();
-\c node2
-SET bdr.ddl_replication = off; SET client_min_messages = error;
+\i two.sql
 SELECT id, v FROM st WHERE id = 70;
 
 -- So does a conflict trigger that returns another key, or a row that it has changed itself.
@@ -262,8 +256,7 @@ SELECT bdr.create_conflict_trigger('key', '{UPDATE}', 'st', 'st_wrong()', '{key}
 \c node1
 CALL apart();
 UPDATE st SET v = 2 WHERE id = 80;
-\c node2
-SET bdr.ddl_replication = off; SET client_min_messages = error;
+\i two.sql
 SELECT bdr.alter_subscription_enable();
 CALL wait_for('EXISTS (SELECT FROM bdr.worker_error WHERE error_message LIKE ''%returned a row with another key'')');
 SELECT bdr.drop_trigger('key', 'st'), bdr.create_conflict_trigger('own', '{UPDATE}', 'st', 'st_wrong()', '{own}');
@@ -272,8 +265,7 @@ SELECT bdr.drop_trigger('own', 'st');
 \c node1
 SELECT bdr.wait_slot_confirm_lsn();
 CALL together();
-\c node2
-SET bdr.ddl_replication = off; SET client_min_messages = error;
+\i two.sql
 SELECT * FROM st WHERE id >= 80;
 
 -- Values stored out of line; partitioned tables with other columns; DROP TABLE.
@@ -290,8 +282,7 @@ UPDATE st_full SET id = 2;
 INSERT INTO st_parts VALUES (1, 1), (200, 2);
 UPDATE st_parts SET v = 30;
 SELECT bdr.wait_slot_confirm_lsn();
-\c node2
-SET bdr.ddl_replication = off; SET client_min_messages = error;
+\i two.sql
 SELECT line FROM st_seen ORDER BY n;
 SELECT id, length(v) FROM st_full;
 SELECT tableoid::regclass, * FROM st_parts ORDER BY id;
@@ -304,7 +295,6 @@ DROP PROCEDURE apart, together;
 DROP FUNCTION st_tell, st_add, st_sum, st_wrong, st_long, st_other, st_definer;
 REVOKE CREATE ON SCHEMA public FROM regress_st_owner, regress_st_other;
 DROP ROLE regress_st_owner, regress_st_other;
-\c node1
-SET bdr.ddl_replication = off; SET client_min_messages = error;
+\i one.sql
 DROP TABLE st, st_full, st_parts;
 DROP PROCEDURE apart, together;

@@ -31,24 +31,8 @@ sub create
 
 sub tcp { my ($node, %further) = @_; return $node->dsn(host => '127.0.0.1', user => 'peer', %further); }
 
-# Looks at all processes of the machine for a while.
-my %programs;
-my @betrayed;
-sub look_at_processes
-{
-	for my $file (glob '/proc/[0-9]*/cmdline')
-	{
-		my $in;
-		next unless open $in, '<', $file;
-		local $/;
-		my $line = <$in> // '';
-		close $in;
-		$line =~ tr/\0/ /;
-		$programs{$1}++ if $line =~ m{^(?:\S*/)?(pg_dump|pg_restore) };
-		push @betrayed, $line if $line =~ /$needle/ && $line !~ /psql/;
-	}
-	return;
-}
+# What processes of the machine show.
+my %seen;
 
 my ($a, $b) = map { create($_, password => $secret{$_}) } qw(a b);
 my %dsn = map { $_->name => tcp($_, password => $secret{ $_->name }) } ($a, $b);
@@ -72,7 +56,7 @@ my $end = time + 60;
 my @activity;
 while (time < $end)
 {
-	look_at_processes();
+	look_at_processes($needle, \%seen);
 	last if $b->sql('SELECT peer_state_name FROM bdr.local_node_summary') =~ /ACTIVE|FAILED/;
 	for my $node ($a, $b)
 	{
@@ -91,8 +75,8 @@ for my $pair ([ $a, $b ], [ $b, $a ])
 $_->restart for ($a, $b);
 replicating_ok($a, $b, 'they connect again');
 
-ok(!@betrayed, 'no process shows a password') or diag(@betrayed);
-ok($programs{pg_dump}, 'pg_dump was seen at work') or diag(join ' ', %programs);
+ok(!$seen{betrayed}, 'no process shows a password') or diag(@{ $seen{betrayed} });
+ok($seen{programs}{pg_dump}, 'pg_dump was seen at work') or diag(join ' ', %{ $seen{programs} // {} });
 is(join('', grep { $_ } @activity), '', 'no session of bdr shows one');
 
 # The views, to whoever may read them.

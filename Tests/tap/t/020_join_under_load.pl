@@ -4,6 +4,7 @@
 use strict;
 use warnings FATAL => 'all';
 
+use BDR::Group;
 use BDR::Test;
 use Test::More;
 use Time::HiRes qw(time usleep);
@@ -18,29 +19,17 @@ $a->sql("CREATE TABLE counter (node text, client int, value bigint, PRIMARY KEY 
 	INSERT INTO bulk SELECT 'old', i, repeat('x', 100) FROM generate_series(1, 100000) i");
 create_first_node($a);
 
-my $dir = PostgreSQL::Test::Utils::tempdir();
 my %writer;
 sub start_writer
 {
 	my ($node) = @_;
 	my $name = $node->name;
-	my $script = "$dir/$name.sql";
-	open my $out, '>', $script or die $!;
-	print $out <<"SQL";
+	$writer{$name} = start_pgbench($node, <<"SQL", '-c', $clients, '-R', '200');
 BEGIN;
 UPDATE counter SET value = value + 1 WHERE node = '$name' AND client = :client_id RETURNING value \\gset
 INSERT INTO log VALUES ('$name', :client_id, :value);
 COMMIT;
 SQL
-	close $out;
-	my $pid = fork // die $!;
-	if ($pid == 0)
-	{
-		open STDOUT, '>', "$dir/$name.out";
-		open STDERR, '>&', \*STDOUT;
-		exec 'pgbench', '-n', '-c', $clients, '-T', '3600', '-R', '200', '-f', $script, '-h', $node->host, '-p', $node->port, $node->db;
-	}
-	$writer{$name} = $pid;
 	return;
 }
 start_writer($a);
@@ -89,18 +78,7 @@ usleep(1_000_000);
 kill 'INT', values %writer;
 waitpid $_, 0 for values %writer;
 
-# Everybody has everything of everybody.
-sub all_caught_up
-{
-	for my $node (@nodes)
-	{
-		my $lsn = $node->commit_position;
-		$node->wait_ok("SELECT count(*), bool_and(confirmed_flush_lsn >= '$lsn') FROM bdr.node_slots WHERE NOT is_group_slot",
-			'3|t', 'the three peers of ' . $node->name . ' have everything');
-	}
-	return;
-}
-all_caught_up();
+ok(all_caught_up(@nodes), 'everybody has everything of everybody');
 for my $node (@nodes)
 {
 	my $name = $node->name;
@@ -116,7 +94,7 @@ for my $node (@nodes)
 }
 $a->sql('DELETE FROM bulk WHERE id % 2 = 0');
 $d->sql("UPDATE counter SET value = -1 WHERE node = 'b'");
-all_caught_up();
+all_caught_up(@nodes);
 for my $node ($b, $c, $d)
 {
 	same_rows($a, $node, $_, $node->name . " after more writes: $_") for qw(counter bulk);

@@ -30,7 +30,6 @@ $node{a}->sql("$BDR::Writer::tables
 create_first_node($node{a});
 my %member = (a => $node{a});
 my (@writers, %writing, %pgbench);
-my $dir = PostgreSQL::Test::Utils::tempdir();
 
 sub begin_writing
 {
@@ -38,11 +37,7 @@ sub begin_writing
 	{
 		next if $writing{$name};
 		push @writers, $writing{$name} = BDR::Writer->start($member{$name}, pause => 5000);
-		my $script = "$dir/$name.sql";
-		unless (-e $script)
-		{
-			open my $out, '>', $script or die $!;
-			print $out <<"SQL";
+		$pgbench{$name} = start_pgbench($member{$name}, <<"SQL", '-c', '2', '-R', '150');
 \\set id random(1, 10000)
 \\set delta random(-5000, 5000)
 BEGIN;
@@ -51,17 +46,6 @@ INSERT INTO history VALUES ('$name', :id, :delta, clock_timestamp());
 DELETE FROM history WHERE node = '$name' AND id = :id % 100;
 COMMIT;
 SQL
-			close $out;
-		}
-		my $pid = fork // die $!;
-		if ($pid == 0)
-		{
-			open STDOUT, '>', "$dir/$name.out";
-			open STDERR, '>&', \*STDOUT;
-			my $node = $member{$name};
-			exec 'pgbench', '-n', '-c', '2', '-T', '3600', '-R', '150', '-f', $script, '-h', $node->host, '-p', $node->port, $node->db;
-		}
-		$pgbench{$name} = $pid;
 	}
 	return;
 }

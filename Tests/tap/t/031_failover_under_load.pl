@@ -16,31 +16,18 @@ my ($a, $b) = node_pair(
 		CREATE TABLE gone_1 (id int PRIMARY KEY, v text); CREATE TABLE gone_2 (id int PRIMARY KEY, v text);
 		INSERT INTO counter SELECT n, c, 0 FROM (VALUES ('node_a'), ('node_b')) v(n), generate_series(0, @{[$clients - 1]}) c");
 
-my $dir = PostgreSQL::Test::Utils::tempdir();
-
 # Transactions that overlap, so that some are running at every moment.
 sub start_writer
 {
 	my ($node) = @_;
 	my $name = $node->node_name;
-	my $script = "$dir/$name.sql";
-	open my $out, '>', $script or die $!;
-	print $out <<"SQL";
+	return start_pgbench($node, <<"SQL", '-c', $clients);
 BEGIN;
 UPDATE counter SET value = value + 1 WHERE node = '$name' AND client = :client_id RETURNING value \\gset
 \\sleep 20 ms
 INSERT INTO log VALUES ('$name', :client_id, :value);
 COMMIT;
 SQL
-	close $out;
-	my $pid = fork // die $!;
-	if ($pid == 0)
-	{
-		open STDOUT, '>', "$dir/$name.out";
-		open STDERR, '>&', \*STDOUT;
-		exec 'pgbench', '-n', '-c', $clients, '-T', '3600', '-f', $script, '-h', $node->host, '-p', $node->port, $node->db;
-	}
-	return $pid;
 }
 
 sub set

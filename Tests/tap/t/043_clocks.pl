@@ -43,15 +43,10 @@ $a->sql('CREATE TABLE t (id int PRIMARY KEY, v text, w int DEFAULT 0)');
 create_first_node($a);
 join_node($b, $a);
 join_node($c, $a);
-sub settled
-{
-	all_caught_up(@all);
-	return;
-}
 sub same
 {
 	my ($name) = @_;
-	settled();
+	all_caught_up(@all);
 	same_rows($a, $_, 't', "$name: same rows on a and " . $_->name) for ($b, $c);
 	return;
 }
@@ -61,7 +56,7 @@ sub ahead
 	return $node->sql("SELECT extract(epoch FROM clock_timestamp()) - " . $a->sql('SELECT extract(epoch FROM clock_timestamp())'));
 }
 
-settled();
+all_caught_up(@all);
 $b->stop;
 start_with_clock($b, '+3s');
 cmp_ok(ahead($b), '>', 2, 'the clock of b is ahead');
@@ -125,7 +120,7 @@ set_clock($b, '+0s');
 $a->sql("ALTER SYSTEM SET bdr.maximum_clock_skew_action = 'warn'");
 $a->sql('SELECT pg_reload_conf()');
 $a->wait_ok('SHOW bdr.maximum_clock_skew_action', 'warn', 'a only warns');
-settled();
+all_caught_up(@all);
 set_clock($b, '+30s');
 $b->sql("INSERT INTO t VALUES (104, 'future')");
 $a->wait_ok('SELECT v FROM t WHERE id = 104', 'future', 'a change from the future is applied at once');

@@ -31,34 +31,6 @@ sub values_of
 	my ($table, $where) = @_;
 	return "SELECT v, #g, #p, #s, #q, d, e FROM $table WHERE $where ORDER BY id";
 }
-sub settled
-{
-	for my $i (0 .. $#all)
-	{
-		for my $j ($i + 1 .. $#all)
-		{
-			wait_caught_up($all[$i], $all[$j]) or return 0;
-		}
-	}
-	return 1;
-}
-sub applied
-{
-	my ($receiver, $origin) = @_;
-	my $lsn = $origin->commit_position;
-	$origin->wait_for("SELECT confirmed_flush_lsn >= '$lsn' FROM bdr.node_slots WHERE target_name = 'node_" . $receiver->name . "'", 't')
-		or fail($receiver->name . ' has everything of ' . $origin->name);
-	return;
-}
-sub outcome_is
-{
-	my ($query, $expected, $name) = @_;
-	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	release_all();
-	settled() or return;
-	$_->value_ok($query, $expected, "$name, on " . $_->name) for @all;
-	return;
-}
 
 my $add = 'g = g + 1, p = p - 2, s = s + 0.5, q = q - 0.25, d = d + 1, e = e + 0.5';
 my $id = 0;
@@ -71,7 +43,7 @@ sub all_add
 	$id++;
 	$order[0]->sql("INSERT INTO $table (id, v, g, p, s, q, d, e, kind) VALUES ($id, 'new', 10, 10, 10, 10, 10, 10, 2)") if $more;
 	$order[0]->sql("INSERT INTO $table (id, v, g, p, s, q, d, e) VALUES ($id, 'new', 10, 10, 10, 10, 10, 10)") unless $more;
-	settled();
+	all_caught_up(@all);
 	hold_all(@all);
 	for my $node (@order)
 	{
@@ -83,10 +55,10 @@ sub all_add
 	my $n = 4 * @order;
 	my $expected = join '|', $order[-1]->name . '4', 10 + $n, 10 - 2 * $n, sprintf('%.1f', 10 + $n / 2), sprintf('%.2f', 10 - $n / 4),
 		10 + $n, sprintf('%.1f', 10 + $n / 2);
-	outcome_is(values_of($table, "id = $id"), $expected, "all additions to $table count, last " . $order[-1]->name);
+	outcome_is(\@all, values_of($table, "id = $id"), $expected, "all additions to $table count, last " . $order[-1]->name);
 	# and it goes on from there
 	$order[0]->sql("UPDATE $table SET $add, v = 'after' WHERE id = $id");
-	settled();
+	all_caught_up(@all);
 	$_->value_ok("SELECT v, #g, d FROM $table WHERE id = $id", join('|', 'after', 11 + $n, 11 + $n), 'the next change too, on ' . $_->name)
 		for @all;
 	return;
@@ -102,14 +74,14 @@ all_add('parts', 1, $c, $a, $b);
 # of each origin by itself: what comes late loses, and counts
 $id++;
 $a->sql("INSERT INTO t (id, v) VALUES ($id, 'new')");
-settled();
+all_caught_up(@all);
 hold($c, $a);
 $a->sql("UPDATE t SET $add, v = 'a' WHERE id = $id");
 $b->wait_ok("SELECT v FROM t WHERE id = $id", 'a', 'b has seen the change');
 $b->sql("UPDATE t SET $add, v = 'b' WHERE id = $id");
-applied($c, $b);
+applied_ok($c, $b);
 $c->value_ok("SELECT v, #g, d FROM t WHERE id = $id", 'b|2|1', 'c has only the later one');
-outcome_is(values_of('t', "id = $id"), 'b|2|-4|1.0|-0.50|2|1.0', 'a change that comes after a later one that knew of it');
+outcome_is(\@all, values_of('t', "id = $id"), 'b|2|-4|1.0|-0.50|2|1.0', 'a change that comes after a later one that knew of it');
 
 # an update before its insert
 $id++;
@@ -117,26 +89,26 @@ hold($c, $a);
 $a->sql("INSERT INTO t VALUES ($id, 'new', 5, 5, 5, 5, 5, 5)");
 $b->wait_ok("SELECT count(*) FROM t WHERE id = $id", '1', 'b has the row');
 $b->sql("UPDATE t SET $add, v = 'b' WHERE id = $id");
-applied($c, $b);
+applied_ok($c, $b);
 $c->value_ok("SELECT v, #g FROM t WHERE id = $id", 'b|6', 'the update inserts the row');
-outcome_is(values_of('t', "id = $id"), 'b|6|3|5.5|4.75|6|5.5', 'an update that comes before its insert');
+outcome_is(\@all, values_of('t', "id = $id"), 'b|6|3|5.5|4.75|6|5.5', 'an update that comes before its insert');
 
 # two inserts of one key
 $id++;
 hold_all(@all);
 $a->sql("INSERT INTO t VALUES ($id, 'a', 5, 5, 5, 5, 5, 5)");
 $c->sql("INSERT INTO t VALUES ($id, 'c', 3, 3, 3, 3, 3, 3); UPDATE t SET $add WHERE id = $id");
-outcome_is(values_of('t', "id = $id"), 'c|6|3|5.5|4.75|9|8.5', 'two inserts of one key');
+outcome_is(\@all, values_of('t', "id = $id"), 'c|6|3|5.5|4.75|9|8.5', 'two inserts of one key');
 
 # reset, and what is added meanwhile
 $id++;
 $a->sql("INSERT INTO t VALUES ($id, 'a', 5, 5, 5, 5, 5, 5)");
-settled();
+all_caught_up(@all);
 hold_all(@all);
 $a->sql("UPDATE t SET g = !g, p = !p, s = !s, q = !q, v = 'reset' WHERE id = $id");
 $b->sql("UPDATE t SET $add WHERE id = $id");
 $c->sql("UPDATE t SET g = g + 1, d = 100, v = 'c' WHERE id = $id");
-outcome_is(values_of('t', "id = $id"), 'c|2|-2|0.5|-0.25|101|5.5', 'reset, additions and an assignment at the same time');
+outcome_is(\@all, values_of('t', "id = $id"), 'c|2|-2|0.5|-0.25|101|5.5', 'reset, additions and an assignment at the same time');
 
 # a losing update is recorded as merged
 $a->value_ok("SELECT count(*) > 0 FROM bdr.conflict_history WHERE conflict_resolution = 'merge' AND conflict_type = 'update_origin_change'",
@@ -144,17 +116,17 @@ $a->value_ok("SELECT count(*) > 0 FROM bdr.conflict_history WHERE conflict_resol
 
 # without a whole old row, states are merged, and numbers are not
 $a->sql('INSERT INTO part_key VALUES (1)');
-settled();
+all_caught_up(@all);
 hold_all(@all);
 $a->sql('UPDATE part_key SET d = d + 1, p = p + 1');
 $b->sql('UPDATE part_key SET d = d + 10, p = p + 10');
-outcome_is('SELECT d, #p FROM part_key', '10|11', 'without REPLICA IDENTITY FULL');
+outcome_is(\@all, 'SELECT d, #p FROM part_key', '10|11', 'without REPLICA IDENTITY FULL');
 
 # at random
 my %sum = (g => 0, p => 0, d => 0);
 my @rows = map { 1000 + $_ } 1 .. 3;
 $a->sql("INSERT INTO t (id, v) VALUES ($_, 'new')") for @rows;
-settled();
+all_caught_up(@all);
 for my $round (1 .. 90)
 {
 	my $node = $all[ int rand @all ];
@@ -165,7 +137,7 @@ for my $round (1 .. 90)
 	$sum{p} += $p;
 	$sum{d} += $d;
 }
-settled();
+all_caught_up(@all);
 $_->value_ok('SELECT sum(g), sum(p), sum(d) FROM t WHERE id > 1000', "$sum{g}|$sum{p}|$sum{d}", 'all of many additions count on ' . $_->name)
 	for @all;
 for my $table (qw(t parts part_key))

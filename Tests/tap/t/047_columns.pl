@@ -39,36 +39,6 @@ join_node($c, $b);
 # attribute numbers differ from now on
 $c->sql_here("ALTER TABLE $_ DROP COLUMN gone; ALTER TABLE $_ ADD COLUMN gone int") for 't', 'tc';
 
-sub settled
-{
-	for my $i (0 .. $#all)
-	{
-		for my $j ($i + 1 .. $#all)
-		{
-			wait_caught_up($all[$i], $all[$j]) or return 0;
-		}
-	}
-	return 1;
-}
-sub applied
-{
-	my ($receiver, $origin) = @_;
-	my $lsn = $origin->commit_position;
-	$origin->wait_for("SELECT confirmed_flush_lsn >= '$lsn' FROM bdr.node_slots WHERE target_name = 'node_" . $receiver->name . "'", 't')
-		or fail($receiver->name . ' has everything of ' . $origin->name);
-	return;
-}
-sub outcome_is
-{
-	my ($query, $expected, $name) = @_;
-	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	release_all();
-	settled() or return;
-	$_->value_ok($query, $expected, "$name, on " . $_->name) for @all;
-	return;
-}
-
-
 # Who wrote which column when is the same everywhere, also of rows that no conflict has met. (Rows are called x where they are
 # compared, so that no column may be.)
 sub versions_same
@@ -82,7 +52,7 @@ sub versions_same
 $b->value_ok("SELECT count(*) FROM tc WHERE bdr_column_timestamps::jsonb ? 'modified'", '0', 'a join brings complete timestamps');
 for my $t ('t', 'tc')
 {
-	settled();
+	all_caught_up(@all);
 	versions_same($t, "$t, as copied");
 	for my $order ([ $a, $b, $c ], [ $c, $b, $a ], [ $b, $a, $c ], [ $c, $a, $b ])
 	{
@@ -92,7 +62,7 @@ for my $t ('t', 'tc')
 		$first->sql("UPDATE $t SET x = '$names first', y = 'lost', d = d + 1 WHERE id = 1");
 		$second->sql("UPDATE $t SET y = '$names second', z = 'lost', d = d + 1 WHERE id = 1; UPDATE $t SET d = d + 1, x = x WHERE id = 1");
 		$third->sql("UPDATE $t SET z = '$names third', d = d + 1 WHERE id = 1");
-		outcome_is("SELECT x, y, z FROM $t WHERE id = 1", "$names first|$names second|$names third", "$t: of each column the latest ($names)");
+		outcome_is(\@all, "SELECT x, y, z FROM $t WHERE id = 1", "$names first|$names second|$names third", "$t: of each column the latest ($names)");
 		versions_same($t, "$t, $names");
 	}
 	$_->value_ok("SELECT d FROM $t WHERE id = 1", '16', "$t: and additions count, on " . $_->name) for @all;
@@ -102,31 +72,31 @@ for my $t ('t', 'tc')
 	$a->sql("INSERT INTO $t VALUES (2, 0, 'a', 'a', 'a'); UPDATE $t SET x = 'a2' WHERE id = 2");
 	$b->sql("INSERT INTO $t (id, x, y, z) VALUES (2, 'b', 'b', 'b')");
 	$a->sql("UPDATE $t SET y = 'a3' WHERE id = 2");
-	outcome_is("SELECT x, y, z FROM $t WHERE id = 2", 'b|a3|b', "$t: two inserts of one key, and an update of one that lost");
+	outcome_is(\@all, "SELECT x, y, z FROM $t WHERE id = 2", 'b|a3|b', "$t: two inserts of one key, and an update of one that lost");
 
 	# values out of line, which a change of another column leaves out
 	$a->sql("INSERT INTO $t VALUES (3, 0, 'x', 'y', 'z')");
-	settled();
+	all_caught_up(@all);
 	hold_all(@all);
 	$a->sql_here("ALTER TABLE $t ALTER x SET STORAGE EXTERNAL; UPDATE $t SET x = repeat('large', 1000) WHERE id = 3; UPDATE $t SET z = 'a' WHERE id = 3");
 	$b->sql("UPDATE $t SET y = 'b' WHERE id = 3");
-	outcome_is("SELECT length(x), y, z FROM $t WHERE id = 3", '5000|b|a', "$t: a large value");
+	outcome_is(\@all, "SELECT length(x), y, z FROM $t WHERE id = 3", '5000|b|a', "$t: a large value");
 	versions_same($t, "$t, at the end");
 }
 
 # partitions
 $a->sql("INSERT INTO parts VALUES (1, 1, 'x', 'y')");
-settled();
+all_caught_up(@all);
 hold_all(@all);
 $a->sql("UPDATE parts SET x = 'a'");
 $b->sql("UPDATE parts SET y = 'b'");
-outcome_is('SELECT x, y FROM parts', 'a|b', 'partitions');
+outcome_is(\@all, 'SELECT x, y FROM parts', 'a|b', 'partitions');
 
 # a delete is of the row
 hold_all(@all);
 $a->sql('DELETE FROM t WHERE id = 2');
 $b->sql("UPDATE t SET y = 'later' WHERE id = 2");
-outcome_is('SELECT x, y, z FROM t WHERE id = 2', 'b|later|b', 'an update that is later than a delete');
+outcome_is(\@all, 'SELECT x, y, z FROM t WHERE id = 2', 'b|later|b', 'an update that is later than a delete');
 
 $a->value_ok("SELECT bdr_column_timestamps::text LIKE '{source: current, default: %, map: [%}' FROM t WHERE id = 1", 't', 'as text');
 # several statements of a transaction count as one change, and a commit dates it
@@ -141,11 +111,11 @@ $a->value_ok(q{SELECT (v->'map'->>'3')::timestamptz = pg_xact_commit_timestamp(x
 	FROM tc, LATERAL (SELECT bdr.column_timestamps_resolve(bdr_column_timestamps, xmin)::jsonb) AS resolved(v) WHERE id = 20}, 't',
 	'and the commit these');
 $a->value_ok("SELECT bdr_column_timestamps::text ~ '^{source: commit, default: .*, map: \\[\\], modified: \\[3, 5\\]}\$' FROM tc WHERE id = 20", 't', 'as text');
-settled();
+all_caught_up(@all);
 $b->value_ok("SELECT bdr_column_timestamps::jsonb ? 'modified' FROM tc WHERE id = 20", 'f', 'resolved where it is applied');
 $a->value_ok("SELECT count(*) > 0 FROM bdr.conflict_history WHERE conflict_resolution = 'merge'", 't', 'recorded as merged');
 $a->value_ok("SELECT bdr.alter_table_conflict_detection('t', 'row_origin')", 't', 'switched off');
-settled();
+all_caught_up(@all);
 for my $node (@all)
 {
 	$node->value_ok("SELECT count(*) FROM pg_attribute WHERE attrelid = 't'::regclass AND attname = 'bdr_column_timestamps'", '0', 'the column is gone');

@@ -26,17 +26,6 @@ $a->sql(q{
 join_node($b, $a);
 join_node($c, $b);
 
-sub settled
-{
-	for my $i (0 .. $#all)
-	{
-		for my $j ($i + 1 .. $#all)
-		{
-			wait_caught_up($all[$i], $all[$j]) or return 0;
-		}
-	}
-	return 1;
-}
 # What was told of the rows of v since the last call.
 sub told_ok
 {
@@ -58,22 +47,22 @@ for my $round (1 .. 4)
 {
 	for my $node (@all)
 	{
-		settled();
+		all_caught_up(@all);
 		$node->sql("UPDATE v SET x = '$round' || x WHERE id = 1");
 	}
 }
-settled();
+all_caught_up(@all);
 $_->value_ok('SELECT version, x FROM v WHERE id = 1', '-32764|444333222111x', 'versions are counted, on ' . $_->name) for @all;
 told_ok($_, '', 'one after the other') for @all;
 $a->value_ok('UPDATE v SET version = 7 WHERE id = 9 RETURNING version', '32761', 'what is assigned to the version does not count');
 
 # at the same time
-settled();
+all_caught_up(@all);
 hold_all(@all);
 $a->sql("UPDATE v SET x = 'a' WHERE id = 2");
 $b->sql("UPDATE v SET x = 'b' WHERE id = 2");
 release_all();
-settled();
+all_caught_up(@all);
 $_->value_ok('SELECT x FROM v WHERE id = 2', 'b', 'the later one, on ' . $_->name) for @all;
 told_ok($a, '2 update_differing apply_remote', 'at the same time');
 told_ok($b, '2 update_differing skip', 'at the same time');
@@ -83,7 +72,7 @@ hold_all(@all);
 $b->sql("UPDATE v SET x = 'b1' WHERE id = 3; UPDATE v SET x = 'b2' WHERE id = 3");
 $a->sql("UPDATE v SET x = 'a' WHERE id = 3");
 release_all();
-settled();
+all_caught_up(@all);
 $_->value_ok('SELECT x FROM v WHERE id = 3', 'a', 'the later one of two, on ' . $_->name) for @all;
 $_->sql('TRUNCATE bdr.conflict_history') for @all;
 
@@ -93,7 +82,7 @@ $b->sql("UPDATE v SET x = 'b' WHERE id = 4");
 $b->sql('VACUUM (FREEZE) v');
 $a->sql("UPDATE v SET x = 'a' WHERE id = 4");
 release_all();
-settled();
+all_caught_up(@all);
 $_->value_ok('SELECT x FROM v WHERE id = 4', 'a', 'a frozen row, on ' . $_->name) for @all;
 told_ok($b, '4 update_differing apply_remote', 'a frozen row');
 $_->sql('TRUNCATE bdr.conflict_history') for @all;
@@ -105,7 +94,7 @@ $a->sql('DELETE FROM v WHERE id = 5');
 $a->sql('DELETE FROM v WHERE id = 6');
 $b->sql("UPDATE v SET x = 'b' WHERE id = 6");
 release_all();
-settled();
+all_caught_up(@all);
 $_->value_ok("SELECT string_agg(id || x, ' ' ORDER BY id) FROM v WHERE id IN (5, 6)", '6b', 'a later and an earlier delete, on ' . $_->name) for @all;
 told_ok($b, '5 delete_recently_updated apply_remote, 6 delete_recently_updated skip', 'deletes');
 $_->sql('TRUNCATE bdr.conflict_history') for @all;
@@ -116,11 +105,11 @@ hold_all(@all);
 $b->sql("UPDATE v SET x = 'b' WHERE id = 7");
 $a->sql('DELETE FROM v WHERE id = 7');
 release_all();
-settled();
+all_caught_up(@all);
 $b->value_ok('SELECT x FROM v WHERE id = 7', 'b', 'a delete of another version is skipped');
 told_ok($b, '7 delete_recently_updated skip', 'a later delete');
 $b->sql("DELETE FROM v WHERE id = 7; SELECT bdr.alter_node_set_conflict_resolver('node_b', 'delete_recently_updated', 'update_if_newer')");
-settled();
+all_caught_up(@all);
 
 # resolvers of update_differing
 for my $case ([ 'skip', 'b' ], [ 'update', 'a' ], [ 'update_if_newer', 'b' ])
@@ -131,11 +120,11 @@ for my $case ([ 'skip', 'b' ], [ 'update', 'a' ], [ 'update_if_newer', 'b' ])
 	$a->sql("UPDATE v SET x = 'a' WHERE id = 8");
 	$b->sql("UPDATE v SET x = 'b' WHERE id = 8");
 	release_all();
-	settled();
+	all_caught_up(@all);
 	$b->value_ok('SELECT x FROM v WHERE id = 8', $winner, "update_differing, $resolver");
 	told_ok($b, '8 update_differing ' . ($winner eq 'a' ? 'apply_remote' : 'skip'), $resolver);
 	$a->sql("UPDATE v SET x = 'again' WHERE id = 8");
-	settled();
+	all_caught_up(@all);
 	$_->sql('TRUNCATE bdr.conflict_history') for @all;
 }
 
@@ -144,20 +133,20 @@ hold_all(@all);
 $b->sql("UPDATE v SET y = 'b' WHERE id = 9");
 $a->sql("UPDATE v SET id = 90, x = 'a' WHERE id = 9");
 release_all();
-settled();
+all_caught_up(@all);
 $_->value_ok('SELECT id, x, y FROM v WHERE id IN (9, 90)', '90|a|y', 'a change of the key, on ' . $_->name) for @all;
 told_ok($b, '9 update_differing apply_remote', 'a change of the key');
 
 # without whole old rows it is row_origin
 $a->sql("UPDATE weak SET x = 'a'");
-settled();
+all_caught_up(@all);
 $b->sql("UPDATE weak SET x = 'b'");
-settled();
+all_caught_up(@all);
 hold_all(@all);
 $a->sql("UPDATE weak SET x = 'a'");
 $b->sql("UPDATE weak SET x = 'b'");
 release_all();
-settled();
+all_caught_up(@all);
 $a->value_ok("SELECT string_agg(DISTINCT conflict_type, ' ') FROM bdr.conflict_history WHERE relname = 'weak'", 'update_origin_change', 'row_origin');
 $_->value_ok("SELECT string_agg(relname || ' ' || conflict_detection, ', ' ORDER BY relname) FROM bdr.tables", 'v row_version, weak row_origin',
 	'as bdr.tables says, on ' . $_->name) for @all;
@@ -180,7 +169,7 @@ for my $round (1 .. 6)
 			: "UPDATE v SET x = '$text' WHERE id IN ($id, $id + 10)");
 	}
 	release_all();
-	settled();
+	all_caught_up(@all);
 	same_everywhere("round $round");
 }
 

@@ -65,22 +65,7 @@ sub tls
 # As the role itself, by the socket.
 sub as { my ($node, $sql, $user) = @_; return $node->safe_psql($node->db, $sql, connstr => $node->dsn(user => $user // 'peer')); }
 
-my @betrayed;
-my %programs;
-sub look_at_processes
-{
-	for my $file (glob '/proc/[0-9]*/cmdline')
-	{
-		open my $in, '<', $file or next;
-		local $/;
-		my $line = <$in> // '';
-		close $in;
-		$line =~ tr/\0/ /;
-		$programs{$1}++ if $line =~ m{^(?:\S*/)?(pg_dump|pg_restore) };
-		push @betrayed, $line if $line =~ /$needle/ && $line !~ /psql/;
-	}
-	return;
-}
+my %seen;
 
 # ---- a role that is no superuser makes a group ----
 
@@ -127,14 +112,14 @@ $b->sql('GRANT CREATE ON DATABASE db1 TO peer');
 my $locker = $a->background_psql($a->db);
 $locker->query_safe('BEGIN; LOCK TABLE parent');
 as($b, 'SELECT bdr.join_node_group(' . quote_literal(tls($a)) . ', wait_for_completion := false)');
-wait_until(sub { look_at_processes(); return $programs{pg_dump}; }, timeout => 60);
+wait_until(sub { look_at_processes($needle, \%seen); return $seen{programs}{pg_dump}; }, timeout => 60);
 $locker->query_safe('COMMIT');
 $locker->quit;
-wait_until(sub { look_at_processes(); return $b->sql('SELECT peer_state_name FROM bdr.local_node_summary') =~ /ACTIVE/ || $b->sql('SELECT step FROM bdr.join_state') eq 'failed'; }, timeout => 60);
+wait_until(sub { look_at_processes($needle, \%seen); return $b->sql('SELECT peer_state_name FROM bdr.local_node_summary') =~ /ACTIVE/ || $b->sql('SELECT step FROM bdr.join_state') eq 'failed'; }, timeout => 60);
 $b->wait_ok('SELECT peer_state_name FROM bdr.local_node_summary', 'ACTIVE', 'a node joins as a role that is no superuser')
   or diag($b->sql('SELECT step, error_message, error_detail, error_hint FROM bdr.join_state'));
-ok(!@betrayed, 'no process shows a password or what protects the key') or diag(@betrayed);
-ok($programs{pg_dump}, 'pg_dump was seen at work');
+ok(!$seen{betrayed}, 'no process shows a password or what protects the key') or diag(@{ $seen{betrayed} });
+ok($seen{programs}{pg_dump}, 'pg_dump was seen at work');
 replicating_ok($a, $b, 'both directions replicate');
 same_ok($a, $b, $_, "$_ is copied") for qw(t parent with_trigger);
 $b->value_ok("SELECT count(*), count(DISTINCT relowner::regrole), min(relowner::regrole::text) FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')",

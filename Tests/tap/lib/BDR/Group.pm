@@ -13,7 +13,7 @@ use PostgreSQL::Test::Utils ();
 use Test::More;
 
 our @EXPORT = qw(make_node begin_join pause_joins resume_joins traces_ok all_caught_up all_same_ok active_ok progress_of
-  join_outcome written_ok hold hold_all release release_all);
+  join_outcome written_ok hold hold_all release release_all applied_ok outcome_is);
 
 # Makes the database a node that is in no group.
 sub make_node
@@ -197,6 +197,29 @@ sub release_all
 {
 	kill CONT => @held;
 	@held = ();
+	return;
+}
+
+# Waits until the receiver has applied all that the origin has committed so far.
+sub applied_ok
+{
+	my ($receiver, $origin) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my $lsn = $origin->commit_position;
+	$origin->wait_for("SELECT confirmed_flush_lsn >= '$lsn' FROM bdr.node_slots
+		WHERE target_name = @{[quote_literal($receiver->node_name)]}", 't')
+		or fail($receiver->name . ' has everything of ' . $origin->name);
+	return;
+}
+
+# outcome_is(NODES, QUERY, EXPECTED, TEST NAME): what all of them have once nothing is held any more.
+sub outcome_is
+{
+	my ($nodes, $query, $expected, $name) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	release_all();
+	all_caught_up(@$nodes) or return;
+	$_->value_ok($query, $expected, "$name, on " . $_->name) for @$nodes;
 	return;
 }
 

@@ -12,7 +12,7 @@ use Test::More;
 use Time::HiRes qw(time usleep);
 
 our @EXPORT = qw(node_pair create_first_node join_node wait_caught_up same_ok same_rows logs_ok plugin_list_known wait_until
-  replicating_ok quote_literal quote_ident slurp_file);
+  replicating_ok start_pgbench look_at_processes quote_literal quote_ident slurp_file);
 
 sub quote_literal { return BDR::Node::quote_literal(@_); }
 sub quote_ident { return BDR::Node::quote_ident(@_); }
@@ -94,6 +94,24 @@ sub wait_until
 	return $value;
 }
 
+# start_pgbench(NODE, SCRIPT, OPTIONS): runs the script again and again, until it gets an INT. Returns the process.
+sub start_pgbench
+{
+	my ($node, $script, @options) = @_;
+	my $file = PostgreSQL::Test::Utils::tempdir() . '/pgbench';
+	open my $out, '>', "$file.sql" or die "$file.sql: $!";
+	print $out $script;
+	close $out;
+	my $pid = fork // die "fork: $!";
+	if ($pid == 0)
+	{
+		open STDOUT, '>', "$file.out";
+		open STDERR, '>&', \*STDOUT;
+		exec 'pgbench', '-n', '-T', '3600', @options, '-f', "$file.sql", '-h', $node->host, '-p', $node->port, $node->db;
+	}
+	return $pid;
+}
+
 # wait_caught_up(NODE, NODE, %options): until each has applied and flushed all that the other has committed so far. Fails
 # a test and shows the state of both if it takes longer than the deadline; true when they are.
 sub wait_caught_up
@@ -166,6 +184,25 @@ sub replicating_ok
 	}
 	ok($good, $name) or map { $_->show_state } ($a, $b);
 	return $good;
+}
+
+# look_at_processes(NEEDLE, SEEN): counts in $SEEN->{programs} which of pg_dump and pg_restore are at work, and adds to
+# $SEEN->{betrayed} the command lines that show the needle. psql, which a test runs itself, may.
+sub look_at_processes
+{
+	my ($needle, $seen) = @_;
+	for my $file (glob '/proc/[0-9]*/cmdline')
+	{
+		my $in;
+		next unless open $in, '<', $file;
+		local $/;
+		my $line = <$in> // '';
+		close $in;
+		$line =~ tr/\0/ /;
+		$seen->{programs}{$1}++ if $line =~ m{^(?:\S*/)?(pg_dump|pg_restore) };
+		push @{ $seen->{betrayed} }, $line if $line =~ /$needle/ && $line !~ /psql/;
+	}
+	return;
 }
 
 # No process of the servers has crashed or failed an assertion; to be called at the end of a test that kills none itself.

@@ -1,0 +1,2 @@
+\c node2
+SET bdr.ddl_replication = off; SET client_min_messages = error;
