@@ -158,6 +158,7 @@ extern void bdr_catalog_close(BdrCatalogScan *scan);
 /* host_libpq.c: the libpq connection behind a handle, NULL for NULL */
 struct pg_conn;
 extern struct pg_conn *bdr_conn_libpq(BdrConn *conn);
+extern bool bdr_conn_any_kept(void);
 
 /* host_xact.c */
 extern XLogRecPtr bdr_wal_end(void);
@@ -166,6 +167,8 @@ extern XLogRecPtr bdr_wal_end(void);
 extern void bdr_executor_end_transaction(bool commit);
 /* closes what is open, for a command that can't have it so; what was written is visible */
 extern void bdr_executor_close(void);
+/* getTypeBinaryInputInfo() that takes in whatever is sent */
+extern void bdr_binary_input(Oid type, Oid *function, Oid *parameter);
 
 /* What host_conflict.c shows of a relation, the row that was located last and the one that was written last. */
 struct TupleTableSlot;

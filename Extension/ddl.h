@@ -27,6 +27,7 @@ typedef struct BdrDdlPlan
 	bool		after;			/* known only afterwards whether it is replicated */
 	RangeVar   *table;			/* is being made, and should have a key */
 	RangeVar   *view;			/* becomes temporary when what it reads is */
+	bool		uses_temporary;	/* has a temporary type in it */
 	bool		may_use_temporary;	/* the text means the same on other nodes all the same */
 	IntoClause *into;			/* of BDR_DDL_TABLE_AS */
 	List	   *dml_locked;		/* OIDs of relations whose rows must not change meanwhile */

@@ -58,7 +58,6 @@ static BdrDdlFrame *innermost = NULL;
 /* Settings of the session that are part of what a text means. Those that a server does not know are left out. */
 const char *const bdr_ddl_settings[] = {
 	"search_path",
-	"check_function_bodies",
 	"default_table_access_method",
 	"default_toast_compression",
 	"default_text_search_config",
@@ -421,7 +420,7 @@ bdr_ddl_end(BdrDdlFrame *frame)
 		return;
 	if (frame->plan.view && IsTemporary(frame->plan.view))
 		frame->captures = false;
-	else if ((MyXactFlags & XACT_FLAGS_ACCESSEDTEMPNAMESPACE) && !frame->plan.may_use_temporary)
+	else if (frame->plan.uses_temporary || ((MyXactFlags & XACT_FLAGS_ACCESSEDTEMPNAMESPACE) && !frame->plan.may_use_temporary))
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("%s of a permanent object that uses a temporary one cannot be replicated", frame->tag),

@@ -336,7 +336,7 @@ AtTransactionEnd(XactEvent event, void *arg)
 				bdr_engine_lock_end(false);
 			break;
 		case XACT_EVENT_ABORT:
-			if (asked)
+			if (asked || bdr_conn_any_kept())
 				bdr_engine_lock_end(true);
 			break;
 		default:

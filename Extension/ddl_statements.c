@@ -19,9 +19,11 @@
 #include "catalog/pg_class.h"
 #include "catalog/pg_index.h"
 #include "catalog/pg_inherits.h"
+#include "catalog/pg_namespace.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "catalog/heap.h"
+#include "commands/dbcommands.h"
 #include "commands/defrem.h"
 #include "commands/event_trigger.h"
 #include "miscadmin.h"
@@ -37,6 +39,7 @@
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/evtcache.h"
+#include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/rls.h"
@@ -180,6 +183,33 @@ ScopeOfType(TypeName *name)
 	scope = ScopeOfSchema(((Form_pg_type) GETSTRUCT(tuple))->typnamespace);
 	ReleaseSysCache(tuple);
 	return scope;
+}
+
+/* The server says of relations in the temporary schema that they were used, but not of their types. */
+static bool
+IsTemporaryType(TypeName *name)
+{
+	TypeName	plain;
+
+	if (name == NULL || name->pct_type)
+		return false;
+	/* what is wrong with the modifier, the statement says better */
+	plain = *name;
+	plain.typmods = NIL;
+	return ScopeOfType(&plain) == TEMPORARY;
+}
+
+static bool
+UseTemporaryTypes(List *columns)
+{
+	ListCell   *cell;
+
+	foreach(cell, columns)
+	{
+		if (IsA(lfirst(cell), ColumnDef) && IsTemporaryType(lfirst_node(ColumnDef, cell)->typeName))
+			return true;
+	}
+	return false;
 }
 
 static int
@@ -558,6 +588,50 @@ CheckStorage(Relation relation, const AlterTableCmd *command)
 			   "The column is part of the replica identity.", "Use another storage.");
 }
 
+/* Whether an expression has another value on each node, because it is run at another time or is volatile. */
+static bool
+IsOfNow(Node *node, void *context)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, SQLValueFunction))
+		return true;
+	if (IsA(node, FuncExpr))
+	{
+		Oid			function = ((FuncExpr *) node)->funcid;
+
+		/* also statement_timestamp() and transaction_timestamp(); what is stable otherwise depends on settings, which are sent */
+		if (function == F_NOW || function == F_STATEMENT_TIMESTAMP || function == F_TRANSACTION_TIMESTAMP)
+			return true;
+	}
+	return expression_tree_walker(node, IsOfNow, context);
+}
+
+/* The bounds would differ, and a row of one node find no partition on another. */
+static void
+CheckBounds(const PartitionBoundSpec *bounds)
+{
+	List	   *values;
+	ListCell   *cell;
+
+	if (bounds == NULL)
+		return;
+	values = list_concat(list_concat(list_copy(bounds->listdatums), bounds->lowerdatums), bounds->upperdatums);
+	foreach(cell, values)
+	{
+		Node	   *raw = lfirst(cell);
+		Node	   *value;
+
+		/* MINVALUE and MAXVALUE; the server finds what is wrong with others */
+		if (IsA(raw, ColumnRef) || IsA(raw, A_Const))
+			continue;
+		value = transformExpr(make_parsestate(NULL), copyObject(raw), EXPR_KIND_PARTITION_BOUND);
+		if (IsOfNow(value, NULL) || contain_volatile_functions(value) || IsRelativeTime(raw, exprType(value)))
+			Refuse("a partition whose bounds depend on when the statement runs cannot be replicated",
+				   "Each node would give it other bounds.", "Write the value that the bound is to have, for example with format() and EXECUTE.");
+	}
+}
+
 static void
 JudgeAlterTable(AlterTableStmt *statement, const char *query, bool enforce, BdrDdlPlan *plan)
 {
@@ -623,6 +697,7 @@ JudgeAlterTable(AlterTableStmt *statement, const char *query, bool enforce, BdrD
 				break;
 			case AT_AttachPartition:
 				RequireShared(castNode(PartitionCmd, command->def)->name, "ALTER TABLE ... ATTACH PARTITION");
+				CheckBounds(castNode(PartitionCmd, command->def)->bound);
 				break;
 			case AT_DetachPartition:
 				if (castNode(PartitionCmd, command->def)->concurrent)
@@ -711,12 +786,27 @@ JudgeDrop(DropStmt *statement, bool enforce, BdrDdlPlan *plan)
 	}
 }
 
+/* Objects of the server are alike on all nodes, and rights on them are given to the same roles. */
+static int
+ScopeForRights(Oid namespace, int scope)
+{
+	return scope == OURS && OidIsValid(namespace) &&
+		(namespace == PG_CATALOG_NAMESPACE || namespace == get_namespace_oid("information_schema", true)) ? SHARED : scope;
+}
+
 static void
 JudgeGrant(GrantStmt *statement, bool enforce, BdrDdlPlan *plan)
 {
 	int			scopes = 0;
 	ListCell   *cell;
 
+	/* rights on this database are part of it, and what is created by them; each node has it under its own name */
+	if (statement->objtype == OBJECT_DATABASE && statement->targtype == ACL_TARGET_OBJECT && list_length(statement->objects) == 1 &&
+		get_database_oid(strVal(linitial(statement->objects)), true) == MyDatabaseId)
+	{
+		plan->kind = BDR_DDL_TEXT;
+		return;
+	}
 	if (IsLocalKind(statement->objtype))
 		return;
 	plan->kind = BDR_DDL_TEXT;
@@ -725,11 +815,18 @@ JudgeGrant(GrantStmt *statement, bool enforce, BdrDdlPlan *plan)
 		Node	   *object = lfirst(cell);
 
 		if (statement->targtype != ACL_TARGET_OBJECT || statement->objtype == OBJECT_SCHEMA)
-			scopes |= IsA(object, String) ? ScopeOfSchemaName(strVal(object)) : SHARED;
+			scopes |= IsA(object, String) ? ScopeForRights(get_namespace_oid(strVal(object), true), ScopeOfSchemaName(strVal(object))) : SHARED;
 		else if (IsA(object, RangeVar))
-			scopes |= ScopeOfRelation((RangeVar *) object);
+			scopes |= ScopeForRights(get_rel_namespace(RangeVarGetRelid((RangeVar *) object, NoLock, true)),
+									 ScopeOfRelation((RangeVar *) object));
 		else if (IsA(object, ObjectWithArgs))
-			scopes |= ScopeOfNames(((ObjectWithArgs *) object)->objname);
+		{
+			List	   *names = ((ObjectWithArgs *) object)->objname;
+			Oid			namespace = list_length(names) < 2 ? InvalidOid :
+				get_namespace_oid(strVal(list_nth(names, list_length(names) - 2)), true);
+
+			scopes |= ScopeForRights(namespace, ScopeOfNames(names));
+		}
 		else if (IsA(object, List) && (statement->objtype == OBJECT_TYPE || statement->objtype == OBJECT_DOMAIN))
 			scopes |= ScopeOfTypeNames((List *) object);
 		else
@@ -750,6 +847,7 @@ JudgeCreateTable(CreateStmt *statement, bool enforce, BdrDdlPlan *plan)
 		plan->table = statement->relation;
 	if (!enforce)
 		return;
+	CheckBounds(statement->partbound);
 	foreach(cell, statement->inhRelations)
 		RequireShared(lfirst_node(RangeVar, cell), statement->partbound ? "CREATE TABLE ... PARTITION OF" : "CREATE TABLE ... INHERITS");
 	foreach(cell, statement->tableElts)
@@ -872,6 +970,7 @@ bdr_ddl_judge(Node *statement, const char *query, bool enforce, BdrDdlPlan *plan
 		case T_CreateStmt:
 		case T_CreateForeignTableStmt:
 			JudgeCreateTable((CreateStmt *) statement, enforce, plan);
+			plan->uses_temporary = UseTemporaryTypes(((CreateStmt *) statement)->tableElts);
 			break;
 		case T_ViewStmt:
 			ByScope(ScopeOfNewRelation(((ViewStmt *) statement)->view), plan);
@@ -883,6 +982,7 @@ bdr_ddl_judge(Node *statement, const char *query, bool enforce, BdrDdlPlan *plan
 			break;
 		case T_CompositeTypeStmt:
 			ByScope(ScopeOfNewRelation(((CompositeTypeStmt *) statement)->typevar), plan);
+			plan->uses_temporary = UseTemporaryTypes(((CompositeTypeStmt *) statement)->coldeflist);
 			break;
 
 		case T_AlterTableStmt:
@@ -925,8 +1025,22 @@ bdr_ddl_judge(Node *statement, const char *query, bool enforce, BdrDdlPlan *plan
 			break;
 
 		case T_CreateFunctionStmt:
-			ByScope(ScopeOfNewNames(((CreateFunctionStmt *) statement)->funcname), plan);
-			break;
+			{
+				CreateFunctionStmt *create = (CreateFunctionStmt *) statement;
+
+				ByScope(ScopeOfNewNames(create->funcname), plan);
+				/* other nodes do not look into a body that is a string; the rest of it is looked at everywhere */
+				plan->may_use_temporary = create->sql_body == NULL;
+				foreach(cell, create->parameters)
+				{
+					FunctionParameter *parameter = lfirst_node(FunctionParameter, cell);
+
+					plan->uses_temporary |= IsTemporaryType(parameter->argType);
+					plan->may_use_temporary &= parameter->defexpr == NULL;
+				}
+				plan->uses_temporary |= IsTemporaryType(create->returnType);
+				break;
+			}
 		case T_AlterFunctionStmt:
 			ByScope(ScopeOfNames(((AlterFunctionStmt *) statement)->func->objname), plan);
 			break;
@@ -935,6 +1049,7 @@ bdr_ddl_judge(Node *statement, const char *query, bool enforce, BdrDdlPlan *plan
 			break;
 		case T_CreateDomainStmt:
 			ByScope(ScopeOfNewNames(((CreateDomainStmt *) statement)->domainname), plan);
+			plan->uses_temporary = IsTemporaryType(((CreateDomainStmt *) statement)->typeName);
 			break;
 		case T_CreateEnumStmt:
 			ByScope(ScopeOfNewNames(((CreateEnumStmt *) statement)->typeName), plan);

@@ -164,7 +164,7 @@ BinaryAsJson(const BdrColumnDesc *column, const BdrValue *value)
 
 	if (column->builtin_type == 0)
 		return "{\"bdr_omitted\": \"unknown type\"}";
-	getTypeBinaryInputInfo(column->builtin_type, &function, &parameter);
+	bdr_binary_input(column->builtin_type, &function, &parameter);
 	buffer.data = (char *) value->data;
 	buffer.len = value->length;
 	buffer.maxlen = value->length + 1;

@@ -9,6 +9,7 @@
 #include "catalog/namespace.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_class.h"
+#include "commands/dbcommands.h"
 #include "executor/spi.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
@@ -64,6 +65,8 @@ Use(const char *name, const char *value)
 static void
 UseSettings(const BdrDdl *ddl)
 {
+	/* it was checked where it was typed, and what it names need not be here: a temporary table, or one that is created later */
+	Use("check_function_bodies", "off");
 	/* the origin's decide, also when they are not sent */
 	for (int i = 0; bdr_ddl_creation_settings[i] != NULL; i += 2)
 		Use(bdr_ddl_creation_settings[i], bdr_ddl_creation_settings[i + 1]);
@@ -146,6 +149,16 @@ FillStep(const BdrDdl *ddl)
 	return NULL;
 }
 
+/* Rights on the database: it has another name here. */
+static void
+NameDatabase(Node *statement)
+{
+	GrantStmt  *grant = (GrantStmt *) statement;
+
+	if (IsA(statement, GrantStmt) && grant->objtype == OBJECT_DATABASE)
+		grant->objects = list_make1(makeString(get_database_name(MyDatabaseId)));
+}
+
 /* As the server runs a string that it gets as a query. */
 static void
 RunStatement(const BdrDdl *ddl)
@@ -181,6 +194,7 @@ RunStatement(const BdrDdl *ddl)
 			continue;
 		}
 		LeaveUnfilled(statement->utilityStmt);
+		NameDatabase(statement->utilityStmt);
 		/* not top level: what can't run inside a transaction must not end the one that is being applied */
 		ProcessUtility(statement, ddl->statement, false, PROCESS_UTILITY_QUERY, NULL, NULL, None_Receiver, &completion);
 	}

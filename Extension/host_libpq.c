@@ -4,6 +4,7 @@
 #include "bdr.h"
 
 #include <poll.h>
+#include <sys/socket.h>
 
 #include "libpq-fe.h"
 #include "lib/stringinfo.h"
@@ -14,6 +15,7 @@
 #include "storage/latch.h"
 #include "storage/pmsignal.h"
 #include "utils/memutils.h"
+#include "utils/timeout.h"
 #include "utils/wait_event.h"
 
 struct BdrConn
@@ -23,6 +25,7 @@ struct BdrConn
 	bool		external_fd;	/* accounted with AcquireExternalFD */
 	int			timeout;		/* ms that a statement may go without an answer, 0 = any */
 	bool		silent;			/* it has not answered in that time */
+	BdrConn    *next_kept;		/* see bdr_host_conn_keep */
 	char		sqlstate[6];
 	char	   *message;		/* malloc'd like the rest: a connection outlives transactions */
 	char	   *detail;
@@ -216,6 +219,65 @@ bdr_host_conn_abandon(BdrConn *conn, const char *sql)
 				break;
 	}
 	bdr_host_conn_close(conn);
+}
+
+/* ---- connections that are kept for the next transaction of a session ------------------------------------------- */
+
+static BdrConn *kept = NULL;
+static volatile sig_atomic_t kept_ended = false;
+static TimeoutId kept_timeout = MAX_TIMEOUTS;
+
+/* In a signal handler, while the session may be waiting for its client. To the other server the session is over. */
+static void
+EndKept(void)
+{
+	for (BdrConn *conn = kept; conn; conn = conn->next_kept)
+		(void) shutdown(PQsocket(conn->conn), SHUT_RDWR);
+	kept_ended = true;
+}
+
+bool
+bdr_host_conn_keep(BdrConn *conn, int32_t milliseconds)
+{
+	if (conn == NULL || conn->conn == NULL || PQstatus(conn->conn) != CONNECTION_OK || PQtransactionStatus(conn->conn) != PQTRANS_IDLE ||
+		(kept && kept_ended))
+		return false;
+	if (kept_timeout == MAX_TIMEOUTS)
+		kept_timeout = RegisterTimeout(USER_TIMEOUT, EndKept);
+	else
+		disable_timeout(kept_timeout, false);
+	if (kept == NULL)
+		kept_ended = false;
+	conn->next_kept = kept;
+	kept = conn;
+	enable_timeout_after(kept_timeout, milliseconds);
+	return true;
+}
+
+/* An error takes all timeouts of the session along, so who keeps some lets go of them then. */
+bool
+bdr_conn_any_kept(void)
+{
+	return kept != NULL;
+}
+
+bool
+bdr_host_conn_resume(BdrConn *conn)
+{
+	bool		alive;
+
+	disable_timeout(kept_timeout, false);
+	alive = !kept_ended;
+	for (BdrConn **place = &kept; *place; place = &(*place)->next_kept)
+	{
+		if (*place == conn)
+		{
+			*place = conn->next_kept;
+			break;
+		}
+	}
+	conn->next_kept = NULL;
+	return alive;
 }
 
 /* Waits until a result can be fetched without blocking; NULL when there is no more, or the other side is silent for too long. */

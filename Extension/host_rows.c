@@ -16,6 +16,7 @@
 #include "rewrite/rewriteHandler.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
+#include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 
 /* ---- functions of types --------------------------------------------------------------------------------------- */
@@ -72,6 +73,32 @@ PrepareColumn(BdrRel *rel, ColumnMap *map)
 	MemoryContextSwitchTo(old);
 }
 
+/*
+ * The function that reads what the type's send function has written. Types of the server's catalogs are sent, but their own
+ * functions take nothing in, lest a user makes a value; but a table can hold them (CREATE TABLE x AS SELECT * FROM pg_class), and a
+ * peer has them from its catalogs. They are sent, and kept, as text or bytea is.
+ */
+void
+bdr_binary_input(Oid type, Oid *function, Oid *parameter)
+{
+	getTypeBinaryInputInfo(type, function, parameter);
+	switch (*function)
+	{
+		case F_PG_NODE_TREE_RECV:
+			*function = F_TEXTRECV;
+			break;
+		case F_PG_NDISTINCT_RECV:
+		case F_PG_DEPENDENCIES_RECV:
+		case F_PG_MCV_LIST_RECV:
+		case F_BRIN_BLOOM_SUMMARY_RECV:
+		case F_BRIN_MINMAX_MULTI_SUMMARY_RECV:
+			*function = F_BYTEARECV;
+			break;
+		default:
+			break;
+	}
+}
+
 static void
 PrepareReceive(BdrRel *rel, ColumnMap *map)
 {
@@ -80,7 +107,7 @@ PrepareReceive(BdrRel *rel, ColumnMap *map)
 		MemoryContext old = MemoryContextSwitchTo(rel->map_context);
 		Oid			function;
 
-		getTypeBinaryInputInfo(InputType(map), &function, &map->receive_param);
+		bdr_binary_input(InputType(map), &function, &map->receive_param);
 		fmgr_info(function, &map->receive);
 		MemoryContextSwitchTo(old);
 	}
@@ -97,7 +124,7 @@ PrepareRemote(BdrRel *rel, ColumnMap *map, Oid type)
 
 		getTypeOutputInfo(type, &function, &varlena);
 		fmgr_info(function, &map->remote_output);
-		getTypeBinaryInputInfo(type, &function, &map->remote_param);
+		bdr_binary_input(type, &function, &map->remote_param);
 		fmgr_info(function, &map->remote_receive);
 		map->remote_ready = true;
 		MemoryContextSwitchTo(old);

@@ -104,6 +104,10 @@ int32_t bdr_host_conn_open(const char *dsn, int32_t noptions, const char *const 
 void bdr_host_conn_close(BdrConn *conn);
 /* Sends a last statement and closes without waiting long for its answer. Never fails. */
 void bdr_host_conn_abandon(BdrConn *conn, const char *sql);
+/* Keeps an idle connection for that long, also while the session waits for its client; then it ends. False, and closed by nobody, if
+ * it can't be kept. Whoever uses or closes it takes it back first: false when it has ended. Never fail. */
+bool bdr_host_conn_keep(BdrConn *conn, int32_t milliseconds);
+bool bdr_host_conn_resume(BdrConn *conn);
 /* Last error of the connection: message without trailing newline, SQLSTATE ("08006" for a lost connection), detail and hint ("" when none). */
 const char *bdr_host_conn_message(const BdrConn *conn);
 const char *bdr_host_conn_sqlstate(const BdrConn *conn);

@@ -117,6 +117,26 @@ final class Connection {
         }
     }
 
+    /// For another transaction of this session, if it comes soon; nothing may be done with it before `resume`. Works while an
+    /// error is pending, too.
+    /// - Returns: false: it is closed.
+    func keep(milliseconds: Int32) -> Bool {
+        guard let handle = self.handle, bdr_host_conn_keep(handle, milliseconds) else {
+            self.close()
+            return false
+        }
+        return true
+    }
+
+    /// - Returns: false: it has ended meanwhile, and is closed.
+    func resume() -> Bool {
+        guard let handle = self.handle, bdr_host_conn_resume(handle) else {
+            self.close()
+            return false
+        }
+        return true
+    }
+
     var raw: OpaquePointer? { self.handle }
 
     var lastError: RemoteError {

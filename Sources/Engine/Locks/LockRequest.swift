@@ -33,6 +33,48 @@ private struct LockSessions {
     /// Nodes that have confirmed a lock, or may have.
     private var confirmed: [Int64: Set<UInt32>] = [:]
 
+    /// Of the last transaction of this session. Migrations are many short transactions, and a session on another server
+    /// costs more than what is asked there.
+    private var kept: [UInt32: (dsn: String, connection: Connection)] = [:]
+    private static let keepMilliseconds: Int32 = 5000
+
+    /// The connection that this transaction has, one that an earlier one had, or a new one.
+    mutating func connect(_ node: UInt32, _ dsn: String) throws -> Connection {
+        if let connection = self.connections[node] {
+            return connection
+        }
+        if let former = self.takeKept(node), former.dsn == dsn, Self.isUsable(former.connection) {
+            self.dsns[node] = dsn
+            self.connections[node] = former.connection
+            return former.connection
+        }
+        let connection = try Connection(dsn: dsn, timeout: 5000)
+        self.dsns[node] = dsn
+        self.connections[node] = connection
+        return connection
+    }
+
+    private var dsns: [UInt32: String] = [:]
+
+    private mutating func takeKept(_ node: UInt32) -> (dsn: String, connection: Connection)? {
+        guard let former = self.kept.removeValue(forKey: node) else {
+            return nil
+        }
+        return former.connection.resume() ? former : nil
+    }
+
+    /// It is there, and has no tokens of earlier requests any more.
+    private static func isUsable(_ connection: Connection) -> Bool {
+        bdr_host_conn_set_timeout(connection.raw, 2000)
+        do {
+            try connection.query("SELECT pg_catalog.pg_advisory_unlock_all()")
+            return true
+        } catch {
+            connection.close()
+            return false
+        }
+    }
+
     subscript(node: UInt32) -> Connection? {
         get { self.connections[node] }
         set { self.connections[node] = newValue }
@@ -61,11 +103,23 @@ private struct LockSessions {
     }
 
     mutating func end(aborted: Bool) {
+        for former in self.kept.values {
+            _ = former.connection.resume()
+            former.connection.close()
+        }
+        self.kept = [:]
         for (node, connection) in self.connections {
+            if !aborted, let dsn = self.dsns[node] {
+                if connection.keep(milliseconds: Self.keepMilliseconds) {
+                    self.kept[node] = (dsn, connection)
+                }
+                continue
+            }
             let ids = aborted ? self.confirmed.filter { $0.value.contains(node) }.map { $0.key } : []
             connection.abandon(ids.isEmpty ? nil : Self.releasing(ids))
         }
         self.connections = [:]
+        self.dsns = [:]
         self.confirmed = [:]
     }
 }
@@ -191,8 +245,7 @@ private struct LockAcquisition {
         }
         var wait: Int64 = 2
         do {
-            let connection = try sessions[node] ?? Connection(dsn: member.dsn, timeout: 5000)
-            sessions[node] = connection
+            let connection = try sessions.connect(node, member.dsn)
             bdr_host_conn_set_timeout(connection.raw, 10_000)
             while true {
                 let answer = try PeerCall.globalLockRequest.ask(connection, self.request.arguments)
@@ -270,8 +323,7 @@ private struct LockAcquisition {
         guard let member = self.members[self.local.id] else {
             return
         }
-        let connection = try sessions[self.local.id] ?? Connection(dsn: member.dsn, timeout: 5000)
-        sessions[self.local.id] = connection
+        let connection = try sessions.connect(self.local.id, member.dsn)
         try PeerCall.globalLockNote.ask(connection, self.request.arguments)
     }
 

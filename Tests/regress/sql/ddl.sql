@@ -174,6 +174,14 @@ ALTER TABLE ddl.one ADD COLUMN extra uuid DEFAULT gen_random_uuid();
 ALTER TABLE ddl.one ALTER COLUMN v TYPE timestamptz USING v::timestamptz;
 ALTER TABLE ddl.one ADD CONSTRAINT x EXCLUDE (n WITH =);
 ALTER TABLE ddl.one ALTER COLUMN id SET STORAGE EXTERNAL;
+CREATE TABLE ddl.times (at timestamptz PRIMARY KEY) PARTITION BY RANGE (at);
+CREATE TABLE ddl.past PARTITION OF ddl.times FOR VALUES FROM (MINVALUE) TO (current_timestamp);
+CREATE TABLE ddl.past PARTITION OF ddl.times FOR VALUES FROM (MINVALUE) TO (date_trunc('month', now()));
+CREATE TABLE ddl.past PARTITION OF ddl.times FOR VALUES FROM (MINVALUE) TO ('today'::timestamptz);
+CREATE TABLE ddl.past (at timestamptz PRIMARY KEY);
+ALTER TABLE ddl.times ATTACH PARTITION ddl.past FOR VALUES FROM (now() - interval '1 day') TO (now());
+ALTER TABLE ddl.times ATTACH PARTITION ddl.past FOR VALUES FROM (MINVALUE) TO ('2020-01-01'::timestamptz + interval '1 day');
+CREATE TABLE ddl.later PARTITION OF ddl.times FOR VALUES FROM ('2020-01-02') TO (MAXVALUE);
 CREATE TEMP TABLE t (a int PRIMARY KEY);
 CREATE UNLOGGED TABLE u (a int PRIMARY KEY);
 CREATE TABLE ddl.x (LIKE t);
@@ -202,6 +210,7 @@ CREATE TABLE ddl.keyless (a int);
 SELECT bdr.replicate_ddl_command('REFRESH MATERIALIZED VIEW ddl.filled');
 SELECT bdr.wait_slot_confirm_lsn();
 \c node2
+SELECT pg_get_expr(relpartbound, oid) FROM pg_class WHERE oid IN ('ddl.past'::regclass, 'ddl.later'::regclass) ORDER BY relname;
 SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = 'ddl.fresh'::regclass AND attnum > 0 ORDER BY attnum;
 SELECT count(*) AS errors FROM bdr.worker_errors WHERE error_context_message ~ 'replicated statement';
 
@@ -237,6 +246,34 @@ SELECT bdr.wait_slot_confirm_lsn();
 SELECT proname, proconfig FROM pg_proc WHERE pronamespace = 'ddl'::regnamespace AND proconfig IS NOT NULL ORDER BY proname;
 SELECT ddl.as_role();
 SELECT count(*) AS errors FROM bdr.worker_errors WHERE error_context_message ~ 'replicated statement';
+-- Rights on the server's objects, and on the database, which has another name there. Functions over what is here only.
+\c node1
+GRANT CREATE ON DATABASE node1 TO PUBLIC;
+GRANT SELECT (rolname), SELECT (rolsuper) ON pg_authid TO PUBLIC;
+REVOKE EXECUTE ON FUNCTION pg_catalog.pg_sleep(float8) FROM PUBLIC;
+GRANT SELECT ON information_schema.sql_features TO pg_monitor;
+CREATE TEMP TABLE t (a int PRIMARY KEY);
+CREATE TYPE pg_temp.e AS ENUM ('a');
+CREATE FUNCTION ddl.reads() RETURNS SETOF int LANGUAGE sql AS 'SELECT a FROM t';
+CREATE FUNCTION ddl.takes(t) RETURNS int LANGUAGE sql AS 'SELECT 1';
+CREATE FUNCTION ddl.takes(x t[]) RETURNS int LANGUAGE plpgsql AS 'BEGIN RETURN 1; END';
+CREATE FUNCTION ddl.gives() RETURNS SETOF e LANGUAGE plpgsql AS 'BEGIN END';
+CREATE FUNCTION ddl.atomic_reads() RETURNS SETOF int LANGUAGE sql BEGIN ATOMIC SELECT a FROM t; END;
+CREATE DOMAIN ddl.over AS t[];
+CREATE TYPE ddl.over AS (x e);
+CREATE TABLE ddl.over (id int PRIMARY KEY, x e);
+SELECT bdr.wait_slot_confirm_lsn();
+\c node2
+SELECT datname, datacl::text ~ '[{,]=[^/]*C' AS all_create FROM pg_database WHERE datname IN ('node1', 'node2') ORDER BY 1;
+SELECT attname, attacl IS NOT NULL AS granted FROM pg_attribute WHERE attrelid = 'pg_authid'::regclass AND attname IN ('rolname', 'rolsuper') ORDER BY 1;
+SELECT proacl::text ~ '[{,]=X' AS all_sleep FROM pg_proc WHERE oid = 'pg_sleep(float8)'::regprocedure;
+SELECT relacl::text ~ 'pg_monitor=r' AS monitor FROM pg_class WHERE oid = 'information_schema.sql_features'::regclass;
+SELECT proname FROM pg_proc WHERE pronamespace = 'ddl'::regnamespace AND proname IN ('reads', 'takes', 'gives', 'atomic_reads');
+SELECT count(*) AS errors FROM bdr.worker_errors WHERE error_context_message ~ 'replicated statement';
+REVOKE CREATE ON DATABASE node2 FROM PUBLIC;
+REVOKE SELECT (rolname), SELECT (rolsuper) ON pg_authid FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION pg_catalog.pg_sleep(float8) TO PUBLIC;
+REVOKE SELECT ON information_schema.sql_features FROM pg_monitor;
 
 -- Dropped together, from the other side.
 SET client_min_messages = error;

@@ -15,6 +15,7 @@ SELECT bdr.wait_slot_confirm_lsn();
 SELECT * FROM subs;
 INSERT INTO subs VALUES (2, 'from two');
 SELECT active FROM pg_replication_slots WHERE slot_name = 'bdr_node2_the_group_one';
+\set SHOW_CONTEXT never
 SET statement_timeout = '100ms';
 SELECT bdr.wait_slot_confirm_lsn();
 RESET statement_timeout;
