@@ -211,7 +211,7 @@ DefineSettings(void)
 							"Sets how many transactions of one origin are applied at the same time.",
 							"In progress, or small ones that wait, which are committed in the order of the origin. Each writer "
 							"takes a worker process (max_worker_processes). Further ones in progress are applied when they are "
-							"committed; with 1, small ones are applied one after the other.",
+							"committed. Small ones are shared only where it is 3 or more.",
 							&bdr_writers_per_subscription,
 							2, 1, 64,
 							PGC_SIGHUP,

@@ -83,11 +83,13 @@ struct ApplyWorker {
         bdr_host_progress_flushed(self.settings.isForwarded ? 0 : progress)
         let applier = Applier(settings: self.settings, progress: progress)
         applier.whileWaiting = { try stream.sendFeedback(force: false) }
-        let processes = Int(bdr_host_setting_int("bdr.writers_per_subscription", 2))
+        let writers = Int(bdr_host_setting_int("bdr.writers_per_subscription", 2))
+        // one is left for a transaction in progress; with two processors, sharing small ones gains nothing
+        let processes = writers - 1
         let mayShare = target == nil && !self.settings.isForwarded && !self.settings.tracksPosition && processes > 1
         var parallel: ParallelApply?
         if streaming || mayShare {
-            let streams = StreamWriters(settings: self.settings, limit: processes)
+            let streams = StreamWriters(settings: self.settings, limit: writers)
             streams.whileWaiting = applier.whileWaiting
             applier.streams = streams
             if mayShare {

@@ -8,7 +8,7 @@ use BDR::Test;
 use Test::More;
 
 my ($a, $b) = node_pair(
-	conf => "bdr.writers_per_subscription = 3\ndeadlock_timeout = '100ms'\nmax_worker_processes = 30\n"
+	conf => "bdr.writers_per_subscription = 4\ndeadlock_timeout = '100ms'\nmax_worker_processes = 30\n"
 		. "bdr.min_worker_backoff_delay = 50ms\nbdr.max_worker_backoff_delay = 500ms",
 	setup => q{
 	CREATE TABLE t (id int PRIMARY KEY, x text, n int NOT NULL DEFAULT 0);
@@ -188,7 +188,7 @@ for my $round (1 .. 4)
 $b->value_ok(q{SELECT count(*) FROM log WHERE x = 'crash'}, '10000', 'each row once');
 
 # with one process it works, too
-$b->sql('ALTER SYSTEM SET bdr.writers_per_subscription = 1; SELECT pg_reload_conf()');
+$b->sql('ALTER SYSTEM SET bdr.writers_per_subscription = 2; SELECT pg_reload_conf()');
 $shared = 0;
 off();
 many($a, 1, 500, q{INSERT INTO log VALUES (%d, 'alone')});
