@@ -322,6 +322,15 @@ CopyResult(PGresult *from, BdrSqlResult **result)
 	bdr_result_set_processed(copy, strtoull(PQcmdTuples(from), NULL, 10));
 }
 
+static void
+SetSilent(BdrConn *conn)
+{
+	char		message[100];
+
+	snprintf(message, sizeof(message), "the other server has not answered for %d ms", conn->timeout);
+	SetFailureText(conn, "08006", message);
+}
+
 /* Reads results to the end. The last good one with rows is copied out; the first failure wins. */
 static int32_t
 DrainResults(BdrConn *conn, BdrSqlResult **result)
@@ -368,10 +377,7 @@ DrainResults(BdrConn *conn, BdrSqlResult **result)
 	PG_END_TRY();
 	if (conn->silent)
 	{
-		char		message[100];
-
-		snprintf(message, sizeof(message), "the other server has not answered for %d ms", conn->timeout);
-		SetFailureText(conn, "08006", message);
+		SetSilent(conn);
 		outcome = BDR_REMOTE_ERROR;
 	}
 	else if (outcome == BDR_OK && PQstatus(conn->conn) != CONNECTION_OK)
@@ -535,7 +541,10 @@ bdr_host_conn_start_copy_both(BdrConn *conn, const char *sql)
 			first = NextResult(conn);
 			if (PQresultStatus(first) != PGRES_COPY_BOTH)
 			{
-				SetFailure(conn, first);
+				if (conn->silent)
+					SetSilent(conn);
+				else
+					SetFailure(conn, first);
 				outcome = BDR_REMOTE_ERROR;
 			}
 			if (first)

@@ -40,6 +40,11 @@ struct Stream {
         self.lastReceived = bdr_host_now()
         self.timeout = Int64(bdr_host_setting_int("wal_receiver_timeout", 60_000)) * 1000
         self.statusInterval = Int64(bdr_host_setting_int("wal_receiver_status_interval", 10)) * 1_000_000
+        // until the stream runs nothing else notices that the way to the peer has gone; a copy of a slot takes its time
+        let timeout = bdr_host_setting_int("wal_receiver_timeout", 60_000)
+        if timeout > 0 && !settings.isForwarded {
+            bdr_host_conn_set_timeout(self.connection.raw, max(timeout, 10_000))
+        }
         do {
             try self.connection.query("SET statement_timeout = 0")
             if !settings.isForwarded {

@@ -207,8 +207,8 @@ same('a TRUNCATE');
 	stream_again();
 }
 {
-	$b->sql('SET bdr.ddl_replication = off; ALTER TABLE t ADD CONSTRAINT small CHECK (y < 100) NOT VALID');
-	my $session = session($a, insert_text(600001, 603000), 'UPDATE t SET y = 100 WHERE id = 600001');
+	$b->sql('SET bdr.ddl_replication = off; ALTER TABLE t ADD CONSTRAINT small CHECK (y <> 1234567)');
+	my $session = session($a, insert_text(600001, 603000), 'UPDATE t SET y = 1234567 WHERE id = 600001');
 	$session->query_safe('COMMIT');
 	$session->quit;
 	$b->wait_ok(q{SELECT count(*) > 0 FROM bdr.worker_errors WHERE error_message LIKE '23514:%small%'}, 't', 'an error is told as always');
