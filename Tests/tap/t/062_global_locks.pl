@@ -33,7 +33,6 @@ sub free_ok
 	$a->sql(join '', map { "CREATE TABLE cost_$_ (id int PRIMARY KEY);" } 1 .. 20);
 	my $each = (time - $begin) / 20;
 	diag sprintf 'CREATE TABLE: %.1f ms', $each * 1000;
-	cmp_ok($each, '<', 0.5, sprintf 'CREATE TABLE takes %.1f ms', $each * 1000);
 	free_ok('after DDL');
 	$begin = time;
 	$b->sql('ALTER TABLE t DROP COLUMN v');
