@@ -52,7 +52,7 @@ final class FrameWriter {
         } catch {
             // after a piece has left there is no way back: the session ends, with the error or, should that be one after which the
             // server goes on (a transaction in progress was rolled back meanwhile), with the next write
-            self.isBroken = self.inPieces && self.hasLeft
+            self.isBroken = self.isBroken || (self.inPieces && self.hasLeft)
             self.buffer.truncate(to: min(start, self.buffer.count))
             self.inPieces = false
             throw error
